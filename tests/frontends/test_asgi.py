@@ -1,0 +1,470 @@
+"""`ASGIApp` under a real hypercorn, with a small application of the contract; and directly, where hypercorn is too good.
+
+hypercorn runs in the test's own Trio loop, on a port of the kernel's choice; its clients use real sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import h11
+import pytest
+import trio
+import trio_websocket
+from hypercorn.config import Config
+from hypercorn.trio import serve
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from trio_socketio._engine.contract import Headers, Request, Response
+from trio_socketio._errors import BodyTooLarge, ClientDisconnected, MessageTooLarge
+from trio_socketio._frontends.asgi import _path_below_mount
+from trio_socketio._wire.encoded import EncodedPacket
+from trio_socketio.asgi import ASGIApp, with_lifespan
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+
+    from trio_socketio._engine.contract import Verdict, WebSocket
+
+    Message = MutableMapping[str, Any]
+    ASGI = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+LIMIT = 1000
+UPGRADE = (
+    b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+class EchoReceiver:
+    """Sends back what it gets, through a drain task as an engine has one."""
+
+    def __init__(self, websocket: WebSocket, nursery: trio.Nursery) -> None:
+        self.websocket = websocket
+        self.nursery = nursery
+        self.queue: list[EncodedPacket] = []
+        self.draining = False
+        self.paused = False
+
+    def on_message(self, message: str | bytes) -> None:
+        self.queue.append(EncodedPacket(message.encode()) if isinstance(message, str) else EncodedPacket.message(message))
+
+    def end_batch(self) -> None:
+        if self.queue and not self.draining:
+            self.draining = True
+            self.nursery.start_soon(self.drain)
+
+    async def drain(self) -> None:
+        while self.queue:
+            packets, self.queue = self.queue, []
+            if not self.websocket.send_nowait(packets):
+                await self.websocket.drain()
+        self.draining = False
+
+    async def resumed(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class EchoAcceptance:
+    max_message_size = LIMIT
+
+    def __init__(self, application: Echo, headers: Headers) -> None:
+        self.application = application
+        self.headers = headers
+
+    async def run(self, websocket: WebSocket) -> None:
+        self.application.websockets += 1
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as self.application.pumping:
+                try:
+                    await websocket.pump(EchoReceiver(websocket, nursery))
+                except MessageTooLarge as error:
+                    self.application.errors.append(str(error))
+                    await websocket.aclose(1009)
+            nursery.cancel_scope.cancel()
+        with trio.move_on_after(1):
+            await websocket.aclose()
+
+
+class Echo:
+    """An `Application`: POST echoes, GET /io/wait never answers, GET /io/big is more than any buffer takes."""
+
+    def __init__(self) -> None:
+        self.is_running = False
+        self.websockets = 0
+        self.waiting = trio.Event()
+        self.abandoned = trio.Event()
+        self.lost = trio.Event()
+        self.body_lost = trio.Event()
+        self.pumping = trio.CancelScope()
+        self.crash = trio.Event()
+        self.errors: list[str] = []
+        self.requests: list[Request] = []
+        self.log: list[str] = []
+
+    def owns(self, path: str) -> bool:
+        return path.startswith("/io/")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        self.log.append("application starts")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._crash)
+            self.is_running = True
+            try:
+                yield
+            finally:
+                self.is_running = False
+                self.log.append("application stops")
+                nursery.cancel_scope.cancel()
+
+    async def _crash(self) -> None:
+        await self.crash.wait()
+        raise RuntimeError("a session failed")
+
+    async def handle_request(self, request: Request) -> Response:
+        self.requests.append(request)
+        if not self.is_running:
+            return Response(503)
+        if request.path == "/io/wait":
+            self.waiting.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.abandoned.set()
+        if request.path == "/io/big":
+            return Response(200, bytes(50_000_000), on_lost=self.lost.set)
+        try:
+            body = await request.read_body(LIMIT)
+        except BodyTooLarge:
+            return Response(413)
+        except ClientDisconnected:
+            self.body_lost.set()
+            return Response(400)
+        headers = Headers([("set-cookie", "a=1"), ("set-cookie", "b=2")])
+        return Response(200, body or request.path.encode(), headers)
+
+    async def open_websocket(self, request: Request) -> Verdict:
+        self.requests.append(request)
+        await trio.lowlevel.checkpoint()
+        if request.path == "/io/no":
+            return Response(400, b"Session ID unknown", Headers({"content-type": "text/html"}))
+        return EchoAcceptance(self, Headers({"x-extra": "yes"}))
+
+
+class Hypercorn:
+    """A running hypercorn."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def connect(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+    async def request(self, method: str, target: str, body: bytes = b"") -> tuple[int, h11.Response, bytes]:
+        client = h11.Connection(h11.CLIENT)
+        headers = [("Host", "localhost"), ("Connection", "close"), ("Content-Length", str(len(body)))]
+        async with await self.connect() as stream:
+            for event in (
+                h11.Request(method=method, target=target, headers=headers),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                await stream.send_all(client.send(event) or b"")
+            return await read_response(client, stream)
+
+
+async def read_response(client: h11.Connection, stream: trio.abc.ReceiveStream) -> tuple[int, h11.Response, bytes]:
+    response, body = None, b""
+    while True:
+        event = client.next_event()
+        if event is h11.NEED_DATA:
+            client.receive_data(await stream.receive_some(65536))
+        elif isinstance(event, h11.Response):
+            response = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif isinstance(event, h11.EndOfMessage):
+            assert response is not None
+            return response.status_code, response, body
+
+
+@asynccontextmanager
+async def hypercorn(app: ASGI) -> AsyncIterator[Hypercorn]:
+    """Serve `app`; at the end stop, which must not take longer than two seconds, whatever clients do."""
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    config.graceful_timeout = 0.2
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        run = partial(serve, cast("Any", app), config, shutdown_trigger=stop.wait)
+        binds = await nursery.start(run)
+        with trio.fail_after(20):
+            yield Hypercorn(int(binds[0].rpartition(":")[2]))
+        stop.set()
+        nursery.cancel_scope.deadline = trio.current_time() + 2
+    assert not nursery.cancel_scope.cancelled_caught, "hypercorn did not stop in time"
+
+
+def websocket_client(server: Hypercorn, target: str, **options: Any) -> Any:
+    return trio_websocket.open_websocket_url(f"ws://127.0.0.1:{server.port}{target}", **options)
+
+
+def reset(stream: trio.SocketStream) -> None:
+    """Close with a RST instead of a FIN."""
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(5):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+# HTTP under hypercorn
+
+
+async def test_post_body_is_echoed_with_every_header_of_the_answer() -> None:
+    async with hypercorn(ASGIApp(Echo())) as server:
+        status, response, body = await server.request("POST", "/io/?a=1", b"hello")
+    assert (status, body) == (200, b"hello")
+    assert [value for name, value in response.headers if name == b"set-cookie"] == [b"a=1", b"b=2"]
+
+
+async def test_body_over_the_limit_is_refused_as_it_arrives() -> None:
+    async with hypercorn(ASGIApp(Echo())) as server, await server.connect() as stream:
+        await stream.send_all(b"POST /io/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await stream.send_all(b"400\r\n" + bytes(1024) + b"\r\n")
+        assert (await stream.receive_some(100)).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_request_shows_target_client_scheme_and_headers() -> None:
+    echo = Echo()
+    async with hypercorn(ASGIApp(echo)) as server:
+        await server.request("GET", "/io/%C3%A9?x=%26&x=2")
+    request = echo.requests[0]
+    assert (request.target, request.path, dict(request.query)) == ("/io/%C3%A9?x=%26&x=2", "/io/é", {"x": "2"})
+    assert request.client is not None
+    assert (request.client[0], request.scheme, request.headers["host"]) == ("127.0.0.1", "http", "localhost")
+
+
+async def test_client_that_leaves_cancels_its_long_poll() -> None:
+    echo = Echo()
+    async with hypercorn(ASGIApp(echo)) as server:
+        stream = await server.connect()
+        await stream.send_all(b"GET /io/wait HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await echo.waiting.wait()
+        await stream.aclose()
+        await echo.abandoned.wait()
+    assert echo.abandoned.is_set()
+
+
+async def test_client_that_leaves_in_the_middle_of_its_body_is_noticed() -> None:
+    echo = Echo()
+    async with hypercorn(ASGIApp(echo)) as server:
+        stream = await server.connect()
+        await stream.send_all(b"POST /io/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
+        reset(stream)
+        await echo.body_lost.wait()
+    assert echo.body_lost.is_set()
+
+
+async def test_answer_that_cannot_be_written_is_reported_lost() -> None:
+    echo = Echo()
+    async with hypercorn(ASGIApp(echo)) as server:
+        stream = await server.connect()
+        await stream.send_all(b"GET /io/big HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await stream.receive_some(1000)
+        reset(stream)
+        await echo.lost.wait()
+    assert echo.lost.is_set()
+
+
+async def test_answer_that_is_written_is_not_reported_lost() -> None:
+    echo = Echo()
+    async with hypercorn(ASGIApp(echo)) as server:
+        status, _, body = await server.request("GET", "/io/big")
+    assert (status, len(body), echo.lost.is_set()) == (200, 50_000_000, False)
+
+
+async def test_client_that_does_not_take_its_response_does_not_hold_the_shutdown() -> None:
+    echo = Echo()
+    async with hypercorn(ASGIApp(echo)) as server:
+        stream = await server.connect()
+        await stream.send_all(b"GET /io/big HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await stream.receive_some(1000)
+    await stream.aclose()
+    assert not echo.is_running
+
+
+async def test_keep_alive_serves_one_request_after_the_other() -> None:
+    async with hypercorn(ASGIApp(Echo())) as server, await server.connect() as stream:
+        for number in range(3):
+            client = h11.Connection(h11.CLIENT)
+            await stream.send_all(b"GET /io/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % number)
+            client.send(h11.Request(method="GET", target="/", headers=[("Host", "localhost")]))
+            client.send(h11.EndOfMessage())
+            _, _, body = await read_response(client, stream)
+            assert body == b"/io/%d" % number
+
+
+# WebSockets under hypercorn
+
+
+async def test_websocket_echoes_text_and_bytes_in_order() -> None:
+    async with hypercorn(ASGIApp(Echo())) as server, websocket_client(server, "/io/") as websocket:
+        sent = [f"é{number}" if number % 3 else b"\x00%d" % number for number in range(200)]
+        async with trio.open_nursery() as nursery:
+
+            async def send_all() -> None:
+                for message in sent:
+                    await websocket.send_message(message)
+
+            nursery.start_soon(send_all)
+            received = [await websocket.get_message() for _ in sent]
+    assert received == sent
+
+
+async def test_accepted_websocket_has_the_headers_and_the_first_subprotocol() -> None:
+    async with (
+        hypercorn(ASGIApp(Echo())) as server,
+        websocket_client(server, "/io/", subprotocols=["one", "two"]) as websocket,
+    ):
+        assert websocket.subprotocol == "one"
+        assert (b"x-extra", b"yes") in websocket.handshake_headers
+
+
+async def test_refused_websocket_gets_status_and_text() -> None:
+    async with hypercorn(ASGIApp(Echo())) as server:
+        with pytest.raises(trio_websocket.ConnectionRejected) as refused:
+            async with websocket_client(server, "/io/no"):
+                pass
+    assert (refused.value.status_code, refused.value.body) == (400, b"Session ID unknown")
+
+
+async def test_message_over_the_limit_names_both_sizes_and_closes_with_1009() -> None:
+    echo = Echo()
+    async with hypercorn(ASGIApp(echo)) as server, websocket_client(server, "/io/") as websocket:
+        await websocket.send_message("é" * (LIMIT // 2 + 1))
+        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+            await websocket.get_message()
+    assert echo.errors == [f"message of {LIMIT + 2} bytes exceeds the limit of {LIMIT} bytes"]
+    assert closed.value.reason.code == 1009
+
+
+async def test_message_of_the_limit_passes() -> None:
+    async with hypercorn(ASGIApp(Echo())) as server, websocket_client(server, "/io/") as websocket:
+        await websocket.send_message(bytes(LIMIT))
+        assert await websocket.get_message() == bytes(LIMIT)
+
+
+async def test_peer_that_closes_ends_the_run() -> None:
+    echo = Echo()
+    async with hypercorn(ASGIApp(echo)) as server:
+        before = trio.lowlevel.current_statistics().tasks_living
+        async with websocket_client(server, "/io/") as websocket:
+            await websocket.send_message("hello")
+            await websocket.get_message()
+        await until(lambda: trio.lowlevel.current_statistics().tasks_living <= before)
+    assert echo.websockets == 1
+
+
+async def open_raw_websocket(server: Hypercorn) -> trio.SocketStream:
+    stream = await server.connect()
+    await stream.send_all(UPGRADE % b"/io/")
+    assert (await stream.receive_some(10_000)).startswith(b"HTTP/1.1 101 ")
+    return stream
+
+
+def client_frame(payload: bytes) -> bytes:
+    assert len(payload) < 126
+    return bytes((0x82, 0x80 | len(payload), 0, 0, 0, 0)) + payload
+
+
+async def flood(stream: trio.SocketStream, frames: bytes) -> None:
+    """Send without reading until nothing is taken any more."""
+    with trio.move_on_after(0.3):
+        while True:
+            await stream.send_all(frames)
+
+
+async def test_client_that_does_not_read_its_websocket_does_not_hold_the_shutdown() -> None:
+    echo = Echo()
+    async with hypercorn(ASGIApp(echo)) as server:
+        stream = await open_raw_websocket(server)
+        await flood(stream, client_frame(bytes(100)) * 1000)
+    await stream.aclose()
+    assert not echo.is_running
+
+
+async def test_client_that_does_not_read_is_cut_when_the_engine_closes() -> None:
+    echo = Echo()
+    async with hypercorn(ASGIApp(echo)) as server:
+        before = trio.lowlevel.current_statistics().tasks_living
+        stream = await open_raw_websocket(server)
+        await flood(stream, client_frame(bytes(100)) * 1000)
+        echo.pumping.cancel()
+        await until(lambda: trio.lowlevel.current_statistics().tasks_living <= before)
+        await stream.aclose()
+    assert echo.websockets == 1
+
+
+async def test_flood_that_goes_on_after_our_close_leaves_no_task() -> None:
+    async with hypercorn(ASGIApp(Echo())) as server:
+        before = trio.lowlevel.current_statistics().tasks_living
+        for _ in range(3):
+            stream = await open_raw_websocket(server)
+            too_large = bytes((0x82, 0xFE, 0x04, 0x00, 0, 0, 0, 0)) + bytes(1024)
+            await stream.send_all(too_large + client_frame(b"x") * 8000)
+            with trio.move_on_after(3):
+                while await stream.receive_some(65536):
+                    await stream.send_all(client_frame(b"x") * 1000)
+            await stream.aclose()
+        await until(lambda: trio.lowlevel.current_statistics().tasks_living <= before)
+        status, _, _ = await server.request("GET", "/io/")
+    assert status == 200
+
+
+# Hostile bytes
+
+
+async def still_serves(server: Hypercorn) -> bool:
+    status, _, _ = await server.request("GET", "/io/")
+    return status == 200
+
+
+@pytest.mark.parametrize("target", [b"/io/", b"/io/no", b"/elsewhere"])
+async def test_reset_after_each_byte_of_an_upgrade_does_not_end_the_worker(target: bytes) -> None:
+    upgrade = UPGRADE % target
+    async with hypercorn(ASGIApp(Echo())) as server:
+        for length in range(len(upgrade) + 1):
+            stream = await server.connect()
+            await stream.send_all(upgrade[:length])
+            for _ in range(length % 7):
+                await trio.lowlevel.checkpoint()
+            reset(stream)
+        assert await still_serves(server)
+
+
+@pytest.mark.parametrize("target", [b"/io/", b"/io/no", b"/elsewhere"])
+@pytest.mark.parametrize("ticks", range(14))
+async def test_byte_after_an_upgrade_does_not_end_the_worker(target: bytes, ticks: int) -> None:
+    async with hypercorn(ASGIApp(Echo())) as server:
+        for _ in range(4):
+            async with await server.connect() as stream:
+                if ticks == 0:
+                    await stream.send_all(UPGRADE % target + b"x")
+                else:
+                    await stream.send_all(UPGRADE % target)
+                    for _ in range(ticks):
+                        await trio.lowlevel.checkpoint()
+                    with suppress(trio.BrokenResourceError):
+                        await stream.send_all(b"x")
+        assert await still_serves(server)

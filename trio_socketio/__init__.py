@@ -1,0 +1,62 @@
+"""A Socket.IO server for Trio."""
+
+from ._adapters.contract import BroadcastOptions, SocketDetails
+from ._engine.config import EngineConfig
+from ._engine.contract import Headers, HttpLimits, Request, Response
+from ._engine.cookies import Cookie
+from ._engine.cors import CORS
+from ._errors import (
+    AckTimeout,
+    ConnectionRefused,
+    EncodeError,
+    EventArgumentsError,
+    HandshakeRefused,
+    LocalProtocolError,
+    NotRunning,
+    RemoteProtocolError,
+    ReservedEventError,
+    SessionClosed,
+    SocketDisconnected,
+    TrioSocketIOError,
+)
+from ._server.config import ServerConfig
+from ._server.namespace import Namespace
+from ._server.operator import BroadcastOperator, SocketOperator
+from ._server.server import Server
+from ._server.socket import Handshake, Socket
+from ._server.statistics import ServerStatistics, SocketStatistics
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CORS",
+    "AckTimeout",
+    "BroadcastOperator",
+    "BroadcastOptions",
+    "ConnectionRefused",
+    "Cookie",
+    "EncodeError",
+    "EngineConfig",
+    "EventArgumentsError",
+    "Handshake",
+    "HandshakeRefused",
+    "Headers",
+    "HttpLimits",
+    "LocalProtocolError",
+    "Namespace",
+    "NotRunning",
+    "RemoteProtocolError",
+    "Request",
+    "ReservedEventError",
+    "Response",
+    "Server",
+    "ServerConfig",
+    "ServerStatistics",
+    "SessionClosed",
+    "Socket",
+    "SocketDetails",
+    "SocketDisconnected",
+    "SocketOperator",
+    "SocketStatistics",
+    "TrioSocketIOError",
+]

@@ -1,0 +1,165 @@
+"""What an adapter does, and what it may ask of its namespace.
+
+The methods of an adapter are ``async``, because other adapters cross the wire; **what a method does to the local
+server, it does before its first wait**, in one synchronous block. So a broadcast is atomic towards joins and leaves,
+whatever the adapter, and a caller that is cancelled has either begun nothing or done all of the local part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from .._wire.encoded import EncodedPacket
+    from .._wire.packets import Packet
+
+Room: TypeAlias = str
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastOptions:
+    """Who is meant, and how it is sent.
+
+    Args:
+        rooms: The union of these; empty means everybody.
+        except_rooms: Members of these are left out.
+        local: Only sockets of this server.
+        volatile: Only those who can take it at once.
+        compress: Whether a transport may compress it.
+        timeout: Seconds for answers that cross the wire; None waits for as long as the caller does.
+    """
+
+    rooms: frozenset[Room] = frozenset()
+    except_rooms: frozenset[Room] = frozenset()
+    local: bool = False
+    volatile: bool = False
+    compress: bool = True
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SocketDetails:
+    """What is known about a socket, wherever it is.
+
+    Args:
+        id: Its public id.
+        handshake: Its handshake, as a mapping.
+        rooms: The rooms it is in.
+        data: Its data.
+    """
+
+    id: str
+    handshake: Mapping[str, Any] = field(default_factory=dict)
+    rooms: frozenset[Room] = frozenset()
+    data: Any = None
+
+
+class AckCollector(Protocol):
+    """Gathers the answers to a broadcast; an adapter only passes it on to the directory."""
+
+    def register(self, table: dict[int, Any], id: int) -> None:
+        """Somebody is asked: expect the answer with this id in this table of pending acks."""
+
+    def all_asked(self) -> None:
+        """Nobody else will be asked."""
+
+
+class Directory(Protocol):
+    """The local sockets of a namespace, as an adapter sees them."""
+
+    @property
+    def name(self) -> str:
+        """The namespace's name."""
+
+    @property
+    def connected(self) -> AbstractSet[str]:
+        """The ids of all connected sockets, live."""
+
+    def deliver(self, ids: Iterable[str], encoded: EncodedPacket, volatile: bool) -> None:
+        """Send to each of these sockets that is connected."""
+
+    def deliver_with_ack(
+        self, ids: Iterable[str], packet: Packet, options: BroadcastOptions, acks: AckCollector
+    ) -> None:
+        """Send to each of these sockets that is connected, and collect their answers."""
+
+    def details(self, id: str) -> SocketDetails:
+        """What is known about a connected socket."""
+
+    async def disconnect(self, ids: Sequence[str], close: bool) -> None:
+        """Disconnect these sockets; with `close`, their sessions too."""
+
+    def on_server_side_emit(self, args: Sequence[Any], answer: Callable[[Any], None] | None) -> None:
+        """Another server has emitted to this one."""
+
+
+class Adapter(Protocol):
+    """The rooms of one namespace.
+
+    ``rooms`` maps each room to the ids in it, ``sids`` each id to its rooms; both always agree, and no room is empty.
+    """
+
+    @property
+    def rooms(self) -> Mapping[Room, AbstractSet[str]]: ...
+    @property
+    def sids(self) -> Mapping[str, AbstractSet[Room]]: ...
+
+    def on(self, event: str, listener: Callable[..., Any]) -> None:
+        """Listen to ``create-room`` (room), ``join-room``, ``leave-room`` (room, id) or ``delete-room`` (room).
+
+        Listeners are plain functions, called in the middle of the change; they may change the rooms themselves.
+        """
+
+    async def start(self) -> None:
+        """Called once, before the namespace is used."""
+
+    async def close(self) -> None:
+        """Called once, when the server stops."""
+
+    async def add_all(self, id: str, rooms: Iterable[Room]) -> None:
+        """Put a socket into rooms."""
+
+    async def delete(self, id: str, room: Room) -> None:
+        """Take a socket out of a room."""
+
+    async def delete_all(self, id: str) -> None:
+        """Take a socket out of all rooms, and forget it."""
+
+    def sockets(self, options: BroadcastOptions) -> list[str]:
+        """The ids of the connected local sockets that are meant, each once."""
+
+    async def broadcast(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
+        """Send a packet to the sockets that are meant."""
+
+    async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckCollector) -> None:
+        """Send a packet to the sockets that are meant; their answers go to `acks`."""
+
+    async def fetch_sockets(self, options: BroadcastOptions) -> list[SocketDetails]:
+        """The details of the sockets that are meant."""
+
+    async def add_sockets(self, options: BroadcastOptions, rooms: Sequence[Room]) -> None:
+        """Put the sockets that are meant into rooms."""
+
+    async def delete_sockets(self, options: BroadcastOptions, rooms: Sequence[Room]) -> None:
+        """Take the sockets that are meant out of rooms."""
+
+    async def disconnect_sockets(self, options: BroadcastOptions, close: bool) -> None:
+        """Disconnect the sockets that are meant."""
+
+    async def server_side_emit(self, args: Sequence[Any]) -> None:
+        """Emit to the other servers."""
+
+    async def server_side_emit_with_ack(self, args: Sequence[Any], seconds: float | None) -> list[Any]:
+        """Emit to the other servers; their answers."""
+
+    async def server_count(self) -> int:
+        """How many servers there are, this one included."""
+
+
+AdapterFactory: TypeAlias = "Callable[[Directory], Adapter]"
+EVENTS = ("create-room", "join-room", "leave-room", "delete-room")
+EVENT_ARGUMENTS = {"create-room": 1, "join-room": 2, "leave-room": 2, "delete-room": 1}

@@ -1,0 +1,156 @@
+"""The adapter of a single server: two indexes that always agree.
+
+Invariants: ``id in rooms[room]`` exactly if ``room in sids[id]``; no room is empty, but for the one whose last member
+is leaving while ``leave-room`` is told; replaying the events rebuilds ``rooms``. Listeners may change rooms while they
+are told of a change, so nothing here iterates over a live set across a call.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from .._listeners import Listeners
+from .contract import EVENT_ARGUMENTS, EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from .._wire.encoded import EncodedPacket
+    from .._wire.packets import Packet
+    from .contract import AckCollector, BroadcastOptions, Directory, Room, SocketDetails
+
+logger = logging.getLogger("trio_socketio.adapters")
+
+
+class MemoryAdapter:
+    """Rooms in memory, for one server; implements `Adapter`.
+
+    Args:
+        directory: The namespace whose sockets these are.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self.rooms: dict[Room, set[str]] = {}
+        self.sids: dict[str, set[Room]] = {}
+        self._directory = directory
+        self._listeners = Listeners(EVENT_ARGUMENTS, sync_only=EVENTS, known=EVENTS)
+
+    def on(self, event: str, listener: Callable[..., Any]) -> None:
+        """See `Adapter.on`."""
+        self._listeners.on(event, listener)
+
+    async def start(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def close(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    # Rooms
+
+    async def add_all(self, id: str, rooms: Iterable[Room]) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._join(id, rooms)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def delete(self, id: str, room: Room) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._leave(id, room)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def delete_all(self, id: str) -> None:
+        for room in list(self.sids.get(id, ())):
+            self._leave(id, room)
+        self.sids.pop(id, None)
+        await trio.lowlevel.checkpoint()
+
+    def _join(self, id: str, rooms: Iterable[Room]) -> None:
+        own = self.sids.setdefault(id, set())
+        for room in rooms:
+            if room in own:
+                continue
+            own.add(room)
+            created = room not in self.rooms
+            self.rooms.setdefault(room, set()).add(id)
+            if created:
+                self._tell("create-room", room)
+            self._tell("join-room", room, id)
+
+    def _leave(self, id: str, room: Room) -> None:
+        members = self.rooms.get(room)
+        if members is None or id not in members:
+            return
+        members.remove(id)
+        self.sids[id].discard(room)
+        self._tell("leave-room", room, id)
+        # Only now, because a listener may have put somebody in again.
+        if not members and self.rooms.pop(room, None) is not None:
+            self._tell("delete-room", room)
+
+    def _tell(self, event: str, *args: Any) -> None:
+        try:
+            self._listeners.call_sync(event, *args)
+        except Exception:
+            logger.exception("a listener of %r failed", event)
+
+    # Who is meant
+
+    def sockets(self, options: BroadcastOptions) -> list[str]:
+        """See `Adapter.sockets`."""
+        connected = self._directory.connected
+        if options.rooms:
+            # A dict, because the order of the rooms is the order of delivery.
+            chosen = dict.fromkeys(id for room in options.rooms for id in self.rooms.get(room, ()))
+            ids = [id for id in chosen if id in connected]
+        else:
+            ids = [id for id in self.sids if id in connected]
+        if options.except_rooms:
+            left_out = set[str]().union(*(self.rooms.get(room, ()) for room in options.except_rooms))
+            ids = [id for id in ids if id not in left_out]
+        return ids
+
+    async def broadcast(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._directory.deliver(self.sockets(options), encoded, options.volatile)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckCollector) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._directory.deliver_with_ack(self.sockets(options), packet, options, acks)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def fetch_sockets(self, options: BroadcastOptions) -> list[SocketDetails]:
+        await trio.lowlevel.checkpoint()
+        return [self._directory.details(id) for id in self.sockets(options)]
+
+    async def add_sockets(self, options: BroadcastOptions, rooms: Sequence[Room]) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        for id in self.sockets(options):
+            self._join(id, rooms)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def delete_sockets(self, options: BroadcastOptions, rooms: Sequence[Room]) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        for id in self.sockets(options):
+            for room in rooms:
+                self._leave(id, room)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def disconnect_sockets(self, options: BroadcastOptions, close: bool) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._directory.disconnect(self.sockets(options), close)
+
+    # Other servers: there are none
+
+    async def server_side_emit(self, args: Sequence[Any]) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def server_side_emit_with_ack(self, args: Sequence[Any], seconds: float | None) -> list[Any]:
+        await trio.lowlevel.checkpoint()
+        return []
+
+    async def server_count(self) -> int:
+        await trio.lowlevel.checkpoint()
+        return 1

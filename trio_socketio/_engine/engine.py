@@ -1,0 +1,398 @@
+"""The engine: requests in, sessions out. It is the `Application` that front ends serve."""
+
+from __future__ import annotations
+
+import contextvars
+import enum
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import trio
+
+from .._errors import HandshakeRefused, NotRunning, plain_exceptions
+from .._frontends.serving import Serving
+from .._listeners import Listeners
+from .._wire.encoded import EncodedPacket
+from .._wire.engine_packets import encode_open
+from .._wire.phases import Phase
+from .config import EngineConfig
+from .contract import Headers, Response
+from .flusher import Flusher
+from .handshake import UNKNOWN_SID, error_response, generate_id, new_id, run_middlewares, verify
+from .polling import payload_response, serve_poll, serve_post
+from .session import FORCED_CLOSE, Session
+from .websocket import ProbeAcceptance, RefusingAcceptance, SessionAcceptance
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from typing import Self
+
+    from typing_extensions import Unpack
+
+    from .config import EngineOptions, GenerateId
+    from .contract import HttpLimits, Request, Verdict
+    from .handshake import Middleware
+
+logger = logging.getLogger("trio_socketio.engine")
+F = TypeVar("F", bound="Callable[..., Any]")
+M = TypeVar("M", bound="Middleware")
+
+#: Every this many requests with unknown session ids, one line in the log.
+UNKNOWN_SIDS_PER_WARNING = 25
+
+
+class State(enum.Enum):
+    """The life of an engine: STOPPED, RUNNING, maybe DRAINING, STOPPED; it may run again."""
+
+    STOPPED = "not running"
+    RUNNING = "running"
+    DRAINING = "draining"
+
+
+class Engine(Serving):
+    """An Engine.IO server: sessions over HTTP long-polling and WebSocket.
+
+    Used on its own, it gives each new `Session`, a `trio.abc.Channel` of messages, to its ``connection`` listeners::
+
+        engine = Engine()
+
+        @engine.on("connection")
+        async def connected(session):
+            async for message in session:
+                await session.send(message)
+
+        trio.run(engine.serve_tcp, 3000)
+
+    Args:
+        options: `EngineConfig` documents each.
+
+    Raises:
+        TypeError: An option that does not exist.
+        ValueError: A value out of its range.
+
+    Attributes:
+        config: The options, checked and immutable.
+        generate_id: Called with the `Request` of each handshake, sync or async, for the id of the new session, which
+            must be secret and unique. Assign a function of your own to replace it.
+        sessions: The open sessions by id; not to be changed.
+    """
+
+    def __init__(self, **options: Unpack[EngineOptions]) -> None:
+        self.config = EngineConfig.from_options(options)
+        self.generate_id: GenerateId = lambda request: new_id()
+        self.sessions: dict[str, Session] = {}
+        self._listeners = Listeners(
+            {"connection": 1, "connection_error": 1, "initial_headers": 2, "headers": 2},
+            sync_only=("connection_error", "initial_headers", "headers"),
+            known=("connection", "connection_error", "initial_headers", "headers"),
+        )
+        self._middlewares: list[Middleware] = []
+        cors = self.config.cors
+        if cors is not None:
+            self._middlewares.append(cors.apply)
+        self._state = State.STOPPED
+        self._nursery: trio.Nursery | None = None
+        self._context = contextvars.copy_context()
+        self._flusher = Flusher()
+        self._empty = trio.Event()
+        self._unknown_sids = 0
+        self._warned = False
+        self._configure: Callable[[Session], None] | None = None
+
+    def on_session(self, configure: Callable[[Session], None]) -> None:
+        """Let something else have every session: called with each before it runs, to give it a sink."""
+        self._configure = configure
+
+    # Listeners and middlewares
+
+    @overload
+    def on(self, event: str, fn: None = None) -> Callable[[F], F]: ...
+    @overload
+    def on(self, event: str, fn: F) -> F: ...
+    def on(self, event: str, fn: F | None = None) -> Any:
+        """Listen to an event of the engine; as a decorator, or with the function.
+
+        Args:
+            event: ``"connection"`` (session; sync or async), ``"connection_error"`` (a `HandshakeRefused`, with
+                ``.request .code .message .context``), ``"initial_headers"`` and ``"headers"`` (a mutable `Headers` and
+                the `Request`: of the first answer of a session, and of every one). All but the first must be plain
+                functions.
+            fn: The listener.
+        """
+        return self._listeners.on(event, fn)
+
+    @overload
+    def once(self, event: str, fn: None = None) -> Callable[[F], F]: ...
+    @overload
+    def once(self, event: str, fn: F) -> F: ...
+    def once(self, event: str, fn: F | None = None) -> Any:
+        """Like `on`, for one time."""
+        return self._listeners.on(event, fn, once=True)
+
+    def off(self, event: str | None = None, fn: Callable[..., Any] | None = None) -> None:
+        """Remove a listener, all of an event, or all."""
+        self._listeners.off(event, fn)
+
+    def use(self, middleware: M) -> M:
+        """Run a function for every HTTP request and WebSocket, before anything is checked; in order of registration.
+
+        Args:
+            middleware: Called with the `Request`, sync or async. It returns None to go on, or a `Response` that ends
+                the matter; `ConnectionRefused` (or any exception) answers 400. What it adds to
+                ``request.response_headers`` is added to every answer, the 101 of a WebSocket included.
+        """
+        self._middlewares.append(middleware)
+        return middleware
+
+    # Life
+
+    @property
+    def clients_count(self) -> int:
+        """How many sessions are open."""
+        return len(self.sessions)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether sessions are served."""
+        return self._state is not State.STOPPED
+
+    @property
+    def http_limits(self) -> HttpLimits:
+        """What our own listener takes from a client."""
+        return self.config.http_limits
+
+    @property
+    def static_files(self) -> Any:
+        """The option of this name."""
+        return self.config.static_files
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """The engine's life: inside this context it serves, and every session ends with it (``forced close``).
+
+        Raises:
+            RuntimeError: It is running already.
+        """
+        if self._state is not State.STOPPED:
+            raise RuntimeError("it is running already")
+        self._warned = False
+        with plain_exceptions():
+            async with trio.open_nursery() as nursery:
+                self._nursery, self._state = nursery, State.RUNNING
+                self._context = contextvars.copy_context()
+                self._flusher = Flusher()
+                nursery.start_soon(self._flusher.run)
+                try:
+                    yield self
+                finally:
+                    self._nursery, self._state = None, State.STOPPED
+                    for session in list(self.sessions.values()):
+                        session.close(discard=True)
+                    nursery.cancel_scope.cancel()
+
+    def raise_soon(self, error: Exception) -> None:
+        """Let an exception leave through `running`."""
+        if self._nursery is not None:
+            self._nursery.start_soon(_raise, error)
+
+    async def close(self) -> None:
+        """Close all sessions at once (``forced close``); what was queued is lost. Returns when they are over."""
+        self.stop_serving()
+        for session in list(self.sessions.values()):
+            session.close(discard=True)
+        await self.wait_empty()
+
+    async def drain(self, deadline: float) -> None:
+        """Take no new sessions, close the open ones gracefully, and wait for them.
+
+        Args:
+            deadline: Seconds from now; then what is left is closed at once. When cancelled, likewise.
+        """
+        if self._state is State.STOPPED:
+            raise NotRunning("drain() needs a running engine")
+        self._state = State.DRAINING
+        for session in list(self.sessions.values()):
+            session.close()
+        try:
+            with trio.move_on_after(deadline):
+                await self.wait_empty()
+        finally:
+            for session in list(self.sessions.values()):
+                session.close(discard=True)
+
+    async def wait_empty(self) -> None:
+        """Wait until no session is open."""
+        await trio.lowlevel.checkpoint()
+        while self.sessions:
+            self._empty = trio.Event()
+            await self._empty.wait()
+
+    # Requests: the engine as an Application
+
+    def owns(self, path: str) -> bool:
+        """Whether a path is the engine's."""
+        prefix = self.config.path
+        return path.startswith(prefix + "/" if self.config.add_trailing_slash else prefix)
+
+    async def handle_request(self, request: Request) -> Response:
+        """Answer an HTTP request."""
+        try:
+            response, fires = await self._answer(request)
+            _add_headers(response, request)
+            if fires:
+                self._listeners.call_sync("headers", response.headers, request)
+        except Exception:
+            logger.exception("%r could not be answered", request)
+            response = Response(500)
+        return response
+
+    async def open_websocket(self, request: Request) -> Verdict:
+        """Judge the opening request of a WebSocket."""
+        if self._state is not State.RUNNING:
+            return self._unavailable()
+        try:
+            response = await run_middlewares(self._middlewares, request)
+            if response is None:
+                return await self._accept(request)
+        except HandshakeRefused as error:
+            response = self._refuse(error, upgrade=True)
+        except Exception:
+            logger.exception("%r could not be answered", request)
+            response = Response(500)
+        return _add_headers(response, request)
+
+    async def _answer(self, request: Request) -> tuple[Response, bool]:
+        """The response, and whether it is one of a session (and so has ``headers`` events)."""
+        if self._state is State.STOPPED:
+            return self._unavailable(), False
+        try:
+            response = await run_middlewares(self._middlewares, request)
+            if response is not None:
+                return response, False
+            session = await verify(self.config, self.sessions, request, upgrade=False)
+            if session is None:
+                return await self._handshake(request), True
+        except HandshakeRefused as error:
+            return self._refuse(error, upgrade=False), False
+        if request.method == "GET":
+            return await serve_poll(session), True
+        if request.method == "POST":
+            return await serve_post(session, request, self.config.max_http_buffer_size), True
+        return Response(500), False
+
+    async def _handshake(self, request: Request) -> Response:
+        """A new session on polling. Its handshake travels alone: what a listener sends waits for the next poll."""
+        if self._state is not State.RUNNING:
+            return self._unavailable()
+        sid = await generate_id(self.generate_id, request)
+        session = self._begin(sid, request, Phase.POLLING)
+        try:
+            await session.started.wait()
+        except trio.Cancelled:
+            session.finish(FORCED_CLOSE)
+            raise
+        response = payload_response(session, self._opening(session))
+        if self.config.cookie is not None:
+            response.headers.add("set-cookie", self.config.cookie.header(sid))
+        self._listeners.call_sync("initial_headers", response.headers, request)
+        self._register(session)
+        return response
+
+    async def _accept(self, request: Request) -> Verdict:
+        limit = self.config.max_http_buffer_size
+        session = await verify(self.config, self.sessions, request, upgrade=True)
+        headers = request.response_headers
+        if request.query.get("transport") != "websocket":
+            return RefusingAcceptance(headers, limit)
+        if session is not None:
+            self._listeners.call_sync("headers", headers, request)
+            return ProbeAcceptance(headers, limit, session, self.config.upgrade_timeout)
+        sid = await generate_id(self.generate_id, request)
+        self._listeners.call_sync("initial_headers", headers, request)
+        self._listeners.call_sync("headers", headers, request)
+        return SessionAcceptance(
+            headers, limit, lambda: self._begin(sid, request, Phase.WEBSOCKET), self._greet_on_websocket
+        )
+
+    def _greet_on_websocket(self, session: Session) -> None:
+        for packet in self._opening(session):
+            session.write(packet)
+        session.flush()
+        self._register(session)
+
+    def _begin(self, sid: str, request: Request, phase: Phase) -> Session:
+        if self._nursery is None:
+            raise NotRunning("the engine stopped while a client was connecting")
+        session = Session(sid, request, self.config, phase=phase, flusher=self._flusher, on_closed=self._forget)
+        if self._configure is not None:
+            self._configure(session)
+        # In the context of `running()`: a session must not inherit the context variables of its first request.
+        self._context.run(self._nursery.start_soon, session.run)
+        return session
+
+    def _opening(self, session: Session) -> list[EncodedPacket]:
+        config = self.config
+        upgrades = []
+        if config.allow_upgrades and session.transport == "polling" and "websocket" in config.transports:
+            upgrades = ["websocket"]
+        packets = [
+            EncodedPacket(
+                encode_open(
+                    session.id, upgrades, config.ping_interval, config.ping_timeout, config.max_http_buffer_size
+                )
+            )
+        ]
+        if config.initial_packet is not None:
+            packets.append(EncodedPacket.message(config.initial_packet))
+        return packets
+
+    def _register(self, session: Session) -> None:
+        if not session.phase.open:
+            return
+        self.sessions[session.id] = session
+        for listener in self._listeners.take("connection"):
+            if listener.is_async:
+                session.spawn(self._run_listener, listener.fn, session)
+            else:
+                listener.call_sync(session)
+
+    async def _run_listener(self, fn: Callable[[Session], Any], session: Session) -> None:
+        try:
+            await fn(session)
+        except Exception:
+            logger.exception("a connection listener failed; its session is closed")
+            session.close()
+
+    def _forget(self, session: Session) -> None:
+        if self.sessions.get(session.id) is session:
+            del self.sessions[session.id]
+        if not self.sessions:
+            self._empty.set()
+
+    def _refuse(self, error: HandshakeRefused, *, upgrade: bool) -> Response:
+        if error.code == UNKNOWN_SID:
+            if self._unknown_sids % UNKNOWN_SIDS_PER_WARNING == UNKNOWN_SIDS_PER_WARNING - 1:
+                logger.warning(
+                    "%d requests had unknown session ids: behind a load balancer, long-polling needs sticky sessions",
+                    UNKNOWN_SIDS_PER_WARNING,
+                )
+            self._unknown_sids += 1
+        self._listeners.call_sync("connection_error", error)
+        return error_response(error, upgrade=upgrade)
+
+    def _unavailable(self) -> Response:
+        if self._state is State.STOPPED and not self._warned:
+            logger.error("a request came in, but the server is not running: enter `async with io.running()` first")
+            self._warned = True
+        return Response(503, b"the server is not running", Headers([("content-type", "text/plain")]))
+
+
+def _add_headers(response: Response, request: Request) -> Response:
+    for name, value in request.response_headers.multi_items():
+        response.headers.add(name, value)
+    return response
+
+
+async def _raise(error: Exception) -> None:
+    raise error

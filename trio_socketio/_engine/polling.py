@@ -1,0 +1,96 @@
+"""Long-polling: one GET at a time brings packets to the client, one POST at a time brings packets from it.
+
+Engine.IO protocol, "HTTP long-polling". A second GET or POST while one is being served closes the session; so does a
+client that lets go of one. A close that we caused while a POST is being read ends that POST.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from .._errors import BodyTooLarge, ClientDisconnected, RemoteProtocolError
+from .._wire.encoded import CLOSE, NOOP, EncodedPacket, join_payload
+from .._wire.engine_packets import iter_payload_untrusted
+from .contract import Headers, Response
+from .session import FORCED_CLOSE, PARSE_ERROR, TRANSPORT_ERROR, PendingPoll
+
+if TYPE_CHECKING:
+    from .contract import Request
+    from .session import Session
+
+GONE = "poll connection closed prematurely"
+
+
+def payload_response(session: Session, packets: list[EncodedPacket]) -> Response:
+    """The answer to a GET. If it cannot be written, the client has lost packets, and the session ends."""
+    headers = Headers([("content-type", "text/plain; charset=UTF-8"), ("cache-control", "no-store")])
+    agent = session.request.headers.get("user-agent", "")
+    if ";MSIE" in agent or "Trident/" in agent:
+        headers.add("x-xss-protection", "0")
+    return Response(200, join_payload(packets), headers, on_lost=lambda: session.finish(TRANSPORT_ERROR, GONE))
+
+
+async def serve_poll(session: Session) -> Response:
+    """Answer a GET with what is queued, or wait for something."""
+    if session.poll is not None:
+        session.finish(TRANSPORT_ERROR, "overlap from client")
+        return Response(400)
+    poll = session.poll = PendingPoll()
+    session.flush()
+    if session.poll is poll and not session.phase.open:
+        # A gracefully closing session with nothing left to deliver: this is its last poll.
+        session.poll = None
+        session.finish(FORCED_CLOSE)
+        poll.answer([NOOP, CLOSE])
+    try:
+        await poll.answered.wait()
+    except trio.Cancelled:
+        if session.poll is poll:
+            session.poll = None
+        session.finish(TRANSPORT_ERROR, GONE)
+        raise
+    return payload_response(session, poll.packets)
+
+
+async def serve_post(session: Session, request: Request, limit: int) -> Response:
+    """Take the packets of a POST; answer when they have been delivered, and there is room for more."""
+    if session.post is not None:
+        session.finish(TRANSPORT_ERROR, "data request overlap from client")
+        return Response(400)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/octet-stream":
+        session.finish(TRANSPORT_ERROR, "invalid content")
+        return Response(400)
+    session.post = trio.CancelScope()
+    try:
+        with session.post:
+            return await _take_payload(session, request, limit)
+        return Response(400)  # a close released us while the body was on its way
+    except trio.Cancelled:
+        session.finish(TRANSPORT_ERROR, "data request connection closed prematurely")
+        raise
+    finally:
+        session.post = None
+
+
+async def _take_payload(session: Session, request: Request, limit: int) -> Response:
+    try:
+        body = await request.read_body(limit)
+    except BodyTooLarge:
+        return Response(413)
+    except ClientDisconnected:
+        session.finish(TRANSPORT_ERROR, "data request connection closed prematurely")
+        return Response(400)
+    if session.phase.transport != "polling":
+        return Response(400)
+    try:
+        for packet in iter_payload_untrusted(body.decode("utf-8", "replace")):
+            session.on_packet(packet)
+    except RemoteProtocolError as error:
+        session.finish(PARSE_ERROR, str(error))
+        return Response(400)
+    session.end_batch()
+    if session.paused:
+        await session.resumed()
+    return Response(200, b"ok", Headers([("content-type", "text/html"), ("cache-control", "no-store")]))

@@ -1,0 +1,537 @@
+"""One client's Engine.IO session: its phase, its heartbeat, what waits to be sent, and its nursery.
+
+State changes are synchronous: every method that is not ``async`` decides and acts in one block, so nothing can come
+between. Two things leave a session: calls down to its transport (a pending poll, or a `WebSocket`), and calls up to its
+one sink. Its tasks all live in its nursery, which `Session.run` holds open from the handshake to the end.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from .._errors import RemoteProtocolError, SessionClosed
+from .._wire.encoded import CLOSE, NOOP, PING, EncodedPacket
+from .._wire.engine_packets import EnginePacket, EnginePacketType, decode_packet_untrusted
+from .._wire.phases import Change, Phase, next_phase
+from .outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .config import EngineConfig
+    from .contract import Request, WebSocket
+    from .flusher import Flusher
+
+logger = logging.getLogger("trio_socketio.engine")
+
+#: What `Session.forget` and the sink are told; Engine.IO protocol, and Socket.IO's "disconnect reasons".
+TRANSPORT_CLOSE = "transport close"
+TRANSPORT_ERROR = "transport error"
+PING_TIMEOUT = "ping timeout"
+PARSE_ERROR = "parse error"
+FORCED_CLOSE = "forced close"
+
+
+class Sink(Protocol):
+    """Where a session delivers. All but `aftermath` is synchronous."""
+
+    @property
+    def full(self) -> bool:
+        """True when the session should stop reading; then call `Session.resume_reading` as soon as it is not."""
+
+    def on_open(self) -> None:
+        """The session's nursery is open; nothing has arrived yet."""
+
+    def on_message(self, message: str | bytes) -> None:
+        """One message from the client; never raises for what a client may send."""
+
+    def on_close(self, reason: str, description: str | None) -> None:
+        """The session has closed, just now; its tasks are about to be cancelled."""
+
+    async def aftermath(self) -> None:
+        """What is to be done when all tasks of the session are over. A sink that waits here shields itself."""
+
+
+class Inbox:
+    """The sink of an engine that is used on its own: messages wait for `Session.receive`."""
+
+    __slots__ = ("_limit", "_messages", "_waiting")
+
+    def __init__(self, limit: int) -> None:
+        self._messages: deque[str | bytes] = deque()
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._limit = limit
+
+    @property
+    def full(self) -> bool:
+        return len(self._messages) >= self._limit
+
+    def on_open(self) -> None:
+        pass
+
+    def on_message(self, message: str | bytes) -> None:
+        self._messages.append(message)
+        self._waiting.unpark()
+
+    def on_close(self, reason: str, description: str | None) -> None:
+        self._waiting.unpark_all()
+
+    async def aftermath(self) -> None:
+        pass
+
+    async def get(self, session: Session) -> str | bytes:
+        await trio.lowlevel.checkpoint()
+        while not self._messages:
+            if not session.phase.open:
+                raise trio.EndOfChannel
+            await self._waiting.park()
+        message = self._messages.popleft()
+        if not self.full:
+            session.resume_reading()
+        return message
+
+
+class PendingPoll:
+    """A GET that waits for something to send."""
+
+    __slots__ = ("answered", "packets")
+
+    def __init__(self) -> None:
+        self.packets: list[EncodedPacket] = []
+        self.answered = trio.Event()
+
+    def answer(self, packets: list[EncodedPacket]) -> None:
+        self.packets = packets
+        self.answered.set()
+
+
+class Flow(enum.Enum):
+    """How what is queued gets out."""
+
+    IDLE = "queued packets, if any, wait for the client's next poll"
+    NOTED = "the flusher will call `flush` at the end of this tick"
+    DRAINING = "a task is writing what the kernel did not take"
+
+
+class Session(trio.abc.Channel["str | bytes"]):
+    """An Engine.IO session: a channel of messages, text or binary, to one client.
+
+    Made by an engine, and given to its ``connection`` listeners. Under a `Server` it is ``socket.conn``, and its
+    messages belong to Socket.IO.
+
+    Attributes:
+        id: The session's secret id.
+        request: The `Request` that opened it.
+        remote_address: The client's address (a string), or ``""`` where it is not known.
+        closed_because: ``(reason, description)`` once it has closed, else None.
+    """
+
+    __slots__ = (
+        "_alarm",
+        "_close_by",
+        "_config",
+        "_description",
+        "_flow",
+        "_flusher",
+        "_on_closed",
+        "_outbox",
+        "_ping_at",
+        "_pong_by",
+        "_resumed",
+        "_sink",
+        "_writable",
+        "closed_because",
+        "ended",
+        "id",
+        "nursery",
+        "phase",
+        "poll",
+        "post",
+        "probe",
+        "remote_address",
+        "request",
+        "started",
+        "websocket",
+        "websocket_scope",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        id: str,
+        request: Request,
+        config: EngineConfig,
+        *,
+        phase: Phase,
+        flusher: Flusher,
+        on_closed: Callable[[Session], None],
+    ) -> None:
+        self.id = id
+        self.request = request
+        self.remote_address = request.client[0] if request.client else ""
+        self.closed_because: tuple[str, str | None] | None = None
+        #: Where it is in its life: `trio_socketio._wire.phases`.
+        self.phase = phase
+        self.started = trio.Event()
+        self.ended = trio.Event()
+        self.nursery: trio.Nursery | None = None
+        # The transports' own: the GET that waits, the POST and the WebSockets that are being served.
+        self.poll: PendingPoll | None = None
+        self.post: trio.CancelScope | None = None
+        self.probe: trio.CancelScope | None = None
+        self.websocket: WebSocket | None = None
+        self.websocket_scope: trio.CancelScope | None = None
+        self._config = config
+        self._flusher = flusher
+        self._on_closed = on_closed
+        self._sink: Sink = Inbox(config.max_inbox_messages)
+        self._outbox = Outbox(config.max_outbox_bytes, config.max_outbox_packets)
+        self._flow = Flow.IDLE
+        self._writable: trio.lowlevel.ParkingLot | None = None
+        self._resumed: trio.Event | None = None
+        self._alarm: trio.CancelScope | None = None
+        self._ping_at = trio.current_time() + config.ping_interval
+        self._pong_by = inf
+        self._close_by = inf
+        self._description: str | None = None
+
+    # The channel
+
+    async def send(self, value: str | bytes) -> None:
+        """Send a message, after waiting while more than half of the outbox is in use.
+
+        Raises:
+            SessionClosed: The session is closed, or closing.
+        """
+        packet = EncodedPacket.message(value)
+        await self.wait_writable(packet)
+        if not self.write(packet):
+            raise SessionClosed(self._reason())
+
+    async def receive(self) -> str | bytes:
+        """The next message. What arrived before the close can still be received after it.
+
+        Raises:
+            trio.EndOfChannel: The session has closed, and everything has been received.
+            RuntimeError: The session's messages go to a Socket.IO server.
+        """
+        if not isinstance(self._sink, Inbox):
+            raise RuntimeError("the messages of this session go to its Socket.IO server: listen on its sockets")
+        return await self._sink.get(self)
+
+    async def aclose(self) -> None:
+        """Close gracefully, and wait until the client has collected what is queued, or ``close_timeout`` is over.
+
+        When cancelled, the session is closed at once, and what was queued is lost.
+        """
+        self.close()
+        try:
+            await self.ended.wait()
+        finally:
+            self.close(discard=True)
+
+    def close(self, discard: bool = False, description: str | None = None) -> None:
+        """Close the session (reason ``forced close``) without waiting for it.
+
+        Args:
+            discard: Close at once. Otherwise what is queued is delivered first.
+            description: What the ``disconnect`` handlers are told besides the reason.
+        """
+        if discard:
+            self.finish(FORCED_CLOSE, description)
+        elif self.phase.open:
+            self.flush()
+            if not self.phase.open:
+                return  # the flush found the connection broken
+            if not self._outbox and self._flow is Flow.IDLE and (self.websocket is not None or self.poll is not None):
+                self.finish(FORCED_CLOSE, description)
+            else:
+                self._description = description
+                self.phase = next_phase(self.phase, Change.CLOSE)
+                self._close_by = trio.current_time() + self._config.close_timeout
+                self._set_alarm()
+
+    @property
+    def transport(self) -> str | None:
+        """``"polling"``, ``"websocket"``, or None after the close."""
+        return self.phase.transport
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of content that wait to be sent."""
+        return self._outbox.size
+
+    # The life
+
+    def deliver_to(self, sink: Sink) -> None:
+        """Choose who gets the messages; before the session runs."""
+        self._sink = sink
+
+    async def run(self) -> None:
+        """Hold the session's nursery open until it closes. Nothing but `trio.Cancelled` leaves here."""
+        try:
+            async with trio.open_nursery() as self.nursery:
+                self._sink.on_open()
+                self.started.set()
+                if self.phase is Phase.CLOSED:
+                    self.nursery.cancel_scope.cancel()
+                await self._keep_alive()
+        except* Exception:
+            logger.exception("a task of session %s failed; this is a bug", self.id)
+        finally:
+            self.finish(FORCED_CLOSE)
+            await self._sink.aftermath()
+            self.ended.set()
+
+    def spawn(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Start a task that is cancelled when the session closes."""
+        assert self.nursery is not None, "the session runs before anything arrives for it"
+        self.nursery.start_soon(fn, *args)
+
+    def finish(self, reason: str, description: str | None = None) -> None:
+        """Close at once, for whatever reason; the first one counts."""
+        if self.phase is Phase.CLOSED:
+            return
+        self.phase = next_phase(self.phase, Change.END)
+        description = description or self._description
+        self.closed_because = (reason, description)
+        self._on_closed(self)
+        if self.poll is not None:
+            self._answer_poll([CLOSE])
+        for scope in (self.post, self.probe, self.websocket_scope):
+            if scope is not None:
+                scope.cancel()
+        self.resume_reading()
+        self._wake_writers()
+        self._sink.on_close(reason, description)
+        self._outbox.take()
+        if self.nursery is not None:
+            self.nursery.cancel_scope.cancel()
+
+    def _reason(self) -> str:
+        return self.closed_because[0] if self.closed_because else FORCED_CLOSE
+
+    # Sending
+
+    def write(self, packet: EncodedPacket) -> bool:
+        """Queue a unit; it leaves at the end of the tick, or with the next poll. Never waits.
+
+        Returns:
+            False if the session takes nothing any more; a unit that exceeds the outbox's bounds closes the session.
+        """
+        if not self.phase.open:
+            return False
+        if not self._outbox.fits(packet):
+            box = self._outbox
+            self.finish(
+                TRANSPORT_ERROR,
+                f"the client does not keep up: {box.size} bytes in {box.count} packets wait for it "
+                f"(max_outbox_bytes={box.max_bytes}, max_outbox_packets={box.max_packets})",
+            )
+            return False
+        self._outbox.put(packet)
+        if self._flow is Flow.IDLE and (self.websocket is not None or self.poll is not None):
+            self._flow = Flow.NOTED
+            self._flusher.note(self)
+        return True
+
+    def has_room(self, packet: EncodedPacket) -> bool:
+        """Whether `write` would take this unit without closing the session."""
+        return self._outbox.fits(packet)
+
+    @property
+    def writable(self) -> bool:
+        """Whether a packet would leave at once: no write is under way, nothing is queued (for volatile packets)."""
+        return (
+            self.phase.open
+            and self._flow is Flow.IDLE
+            and not self._outbox
+            and (self.websocket is not None or self.poll is not None)
+        )
+
+    async def wait_writable(self, packet: EncodedPacket) -> None:
+        """Wait until no more than half of the outbox is in use, and a unit fits into it.
+
+        Always a checkpoint; returns at once after the close.
+        """
+        await trio.lowlevel.checkpoint()
+        while self.phase.open and (self._outbox.above_high_water or not self._outbox.fits(packet)):
+            if self._writable is None:
+                self._writable = trio.lowlevel.ParkingLot()
+            await self._writable.park()
+
+    def flush(self) -> None:
+        """Hand over what is queued, as far as the transport takes it."""
+        if self._flow is Flow.DRAINING:
+            return
+        self._flow = Flow.IDLE
+        if not self._outbox:
+            return
+        if self.websocket is not None:
+            self._send(self.websocket)
+        elif self.poll is not None:
+            self._answer_poll(self._outbox.take())
+            self._wake_writers()
+
+    def _send(self, websocket: WebSocket) -> None:
+        try:
+            complete = websocket.send_nowait(self._outbox.take())
+        except trio.BrokenResourceError:
+            self.finish(TRANSPORT_ERROR, "write error")
+            return
+        if complete:
+            self._sent()
+        else:
+            self._flow = Flow.DRAINING
+            self.spawn(self.drain, websocket)
+
+    async def drain(self, websocket: WebSocket) -> None:
+        """Wait until a WebSocket has written what it has taken; then go on, if it carries the session."""
+        try:
+            await websocket.drain()
+        except trio.BrokenResourceError:
+            if self.websocket is websocket:
+                self.finish(TRANSPORT_ERROR, "write error")
+            return
+        if self.websocket is websocket and self.phase is not Phase.CLOSED:
+            self._flow = Flow.IDLE
+            if self._outbox:
+                self._send(websocket)
+            else:
+                self._sent()
+
+    def _sent(self) -> None:
+        self._wake_writers()
+        if self.phase is Phase.CLOSING_WEBSOCKET:
+            self.finish(FORCED_CLOSE)
+
+    def _wake_writers(self) -> None:
+        if self._writable is not None and not self._outbox.above_high_water:
+            self._writable.unpark_all()
+            self._writable = None
+
+    def _answer_poll(self, packets: list[EncodedPacket]) -> None:
+        assert self.poll is not None, "only a pending poll can be answered"
+        poll, self.poll = self.poll, None
+        poll.answer(packets)
+
+    def release_poll(self) -> None:
+        """Answer a pending poll, with nothing if need be, so that the client can go on to its WebSocket."""
+        if self.poll is not None:
+            self._answer_poll(self._outbox.take() or [NOOP])
+
+    # Receiving: this is the `Receiver` of the session's WebSocket
+
+    @property
+    def paused(self) -> bool:
+        """Whether the sink is full."""
+        return self._sink.full and self.phase.open
+
+    async def resumed(self) -> None:
+        """Wait until the sink is not full any more, or the session is closed."""
+        while self.paused:
+            if self._resumed is None:
+                self._resumed = trio.Event()
+            await self._resumed.wait()
+
+    def resume_reading(self) -> None:
+        """Told by the sink when it is not full any more."""
+        if self._resumed is not None:
+            self._resumed.set()
+            self._resumed = None
+
+    def end_batch(self) -> None:
+        """Write the replies to what has just been read."""
+        if self._flow is Flow.NOTED:
+            self.flush()
+
+    def on_message(self, message: str | bytes) -> None:
+        """One WebSocket message."""
+        if not self.phase.open:
+            return  # a closing session listens no more
+        if type(message) is str and message[:1] == "4":  # what nearly everything is: 0.2 us instead of 1.1
+            self._sink.on_message(message[1:])
+            return
+        try:
+            packet = decode_packet_untrusted(message)
+        except RemoteProtocolError as error:
+            self.finish(PARSE_ERROR, str(error))
+        else:
+            self.on_packet(packet)
+
+    def on_packet(self, packet: EnginePacket) -> None:
+        """One Engine.IO packet, from either transport."""
+        if not self.phase.open:
+            return
+        if packet.type is EnginePacketType.MESSAGE:
+            self._sink.on_message(packet.data or "")
+        elif packet.type is EnginePacketType.PONG:
+            self._ping_at = trio.current_time() + self._config.ping_interval
+            self._pong_by = inf
+            self._set_alarm()
+        elif packet.type is EnginePacketType.CLOSE:
+            if self.poll is not None:
+                self._answer_poll([NOOP])
+            self.finish(TRANSPORT_CLOSE)
+        elif packet.type is EnginePacketType.PING:
+            self.finish(TRANSPORT_ERROR, "invalid heartbeat direction")
+
+    # The heartbeat (Engine.IO protocol, "heartbeat": the server pings)
+
+    async def _keep_alive(self) -> None:
+        while True:
+            with trio.CancelScope() as self._alarm:
+                self._set_alarm()
+                await trio.sleep_forever()
+            now = trio.current_time()
+            if now >= self._close_by:
+                self.finish(FORCED_CLOSE)
+            elif now >= self._pong_by:
+                if self.paused:
+                    self._pong_by = now + self._config.ping_timeout  # the pong waits behind what we do not read
+                else:
+                    self.finish(PING_TIMEOUT)
+            elif now >= self._ping_at:
+                self._ping_at = inf
+                self._pong_by = now + self._config.ping_timeout
+                self.write(PING)
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.deadline = min(self._ping_at, self._pong_by, self._close_by)
+
+    # The upgrade (Engine.IO protocol, "transport upgrading")
+
+    def upgrade(self, websocket: WebSocket, scope: trio.CancelScope, flow: Flow) -> None:
+        """Go over to the WebSocket that probed; what is queued goes out there. A poll still pending is told to close.
+
+        Args:
+            websocket: The new transport.
+            scope: What to cancel when the session closes.
+            flow: DRAINING while the answer to the probe is still being written, else IDLE.
+        """
+        self.phase = next_phase(self.phase, Change.UPGRADE)
+        self.probe = None
+        if self.poll is not None:
+            self._answer_poll([CLOSE])
+        if self._pong_by != inf:  # a ping in flight on the old transport must not end the session
+            self._pong_by = trio.current_time() + self._config.ping_timeout
+            self._set_alarm()
+        self.carry(websocket, scope, flow)
+
+    def carry(self, websocket: WebSocket, scope: trio.CancelScope, flow: Flow = Flow.IDLE) -> None:
+        """Use a WebSocket from now on."""
+        self.websocket = websocket
+        self.websocket_scope = scope
+        self._flow = flow
+        self.flush()
+        if self.phase is Phase.CLOSING_WEBSOCKET and not self._outbox and self._flow is Flow.IDLE:
+            self.finish(FORCED_CLOSE)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.remote_address} {self.phase.name.lower()}, {self._outbox.size} bytes queued>"

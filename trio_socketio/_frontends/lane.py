@@ -1,0 +1,263 @@
+"""The fast lane: a stream between the socket and trio-websocket that takes out what needs no protocol.
+
+trio-websocket is the authority on RFC 6455, and is given this stream instead of the socket. Its law: *the application
+gets through the lane what it would get without it, no later*. Complete messages go from the lane straight to the
+receiver; all other frames are passed on untouched (`trio_socketio._wire.frames` tells one from the other), and what
+trio-websocket writes (the 101, pongs, closes) goes out between our own frames, never inside one.
+
+Two tasks meet here: the pump, which reads, and trio-websocket's reader, which parks in `Lane.receive_some` until the
+pump has something for it. The pump then waits until the reader is back for more, so there is always one who acts, and
+the order of messages is the order of the bytes. When messages are no longer the lane's business (one side has closed,
+or the peer has broken the protocol), the reader reads for itself.
+
+On a plain socket the lane does without Trio's checkpoint for each call: a `recv` costs 0.3 microseconds instead of 6.5,
+a `send` 2 instead of 10. On any other stream it uses the methods that all streams have.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from .._wire.frames import FrameSorter, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._engine.contract import Receiver
+
+READ_SIZE = 65_536
+
+
+class LaneState(enum.Enum):
+    OPEN = "open"
+    BROKEN = "broken"  # the connection failed, or a write was cut off inside a frame
+    CLOSED = "closed"
+
+
+class Lane(trio.abc.Stream):
+    """One client's stream, as trio-websocket and the pump see it.
+
+    Args:
+        stream: What to read from and write to; from now on the lane is the one who closes it.
+        opening: The bytes that trio-websocket shall read first: the opening request.
+        trailing: What the client had already sent after it.
+        max_message_size: In bytes.
+    """
+
+    __slots__ = (
+        "_back", "_fileno", "_passed", "_reading", "_sending", "_state", "_stream", "_unsent", "_wake", "sorter",
+    )  # fmt: skip
+
+    def __init__(self, stream: trio.abc.Stream, opening: bytes, trailing: bytes, max_message_size: int) -> None:
+        self.sorter = FrameSorter(max_message_size)
+        self.sorter.feed(trailing)
+        self._stream = stream
+        # Asked each time, and not kept: once a socket is closed, its number may be another client's.
+        self._fileno: Callable[[], int] | None = None
+        if isinstance(stream, trio.SocketStream) and os.name == "posix":
+            self._fileno = stream.socket.fileno
+        self._state = LaneState.OPEN
+        self._unsent = bytearray()
+        self._sending = trio.Lock()
+        self._passed: bytes | None = opening
+        self._reading = False  # the pump is
+        self._wake = trio.Event()  # the reader has something to look at
+        self._back = trio.Event()  # the reader is done with what was passed on
+
+    # Reading: the pump's side
+
+    async def carry(self, receiver: Receiver) -> None:
+        """Read and deliver, until trio-websocket has something to say: a message, or that there are no more.
+
+        Raises:
+            RemoteProtocolError: A message exceeds the limit.
+            trio.BrokenResourceError: The connection broke.
+        """
+        sorter = self.sorter
+        while True:
+            passed = sorter.sort(receiver.on_message)
+            receiver.end_batch()
+            if passed:
+                await self._pass_on(passed)
+                if sorter.message_follows:
+                    return
+            elif receiver.paused:
+                await receiver.resumed()
+            if sorter.phase is not Phase.MESSAGES:
+                self._wake.set()
+                return
+            if passed:
+                continue
+            data = await self._read_as_pump()
+            if not data:
+                self._passed = b""
+                self._wake.set()
+                return
+            sorter.feed(data)
+
+    async def _pass_on(self, data: bytes) -> None:
+        self._passed = data
+        self._back = trio.Event()
+        self._wake.set()
+        await self._back.wait()
+        if self._state is LaneState.BROKEN:
+            raise trio.BrokenResourceError("the connection broke")
+
+    async def _read_as_pump(self) -> bytes:
+        self._reading = True
+        try:
+            return await self._read()
+        except trio.ClosedResourceError:
+            return b""  # trio-websocket, or `aclose`, has closed the stream meanwhile
+        finally:
+            self._reading = False
+            if self.sorter.phase is not Phase.MESSAGES:
+                self._wake.set()
+
+    async def _read(self) -> bytes:
+        if self._fileno is None:
+            return bytes(await self._stream.receive_some(READ_SIZE))
+        while True:
+            await trio.lowlevel.wait_readable(self._open_fd())
+            try:
+                return os.read(self._open_fd(), READ_SIZE)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self._break()
+                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+
+    def _open_fd(self) -> int:
+        assert self._fileno is not None
+        fd = self._fileno()
+        if fd < 0:
+            raise trio.ClosedResourceError("the connection is closed")
+        return fd
+
+    # Reading: the side of trio-websocket's reader
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """What is passed on to trio-websocket, however much it is. Parks until there is something."""
+        if self._passed is None:
+            self._back.set()
+        while self._state is LaneState.OPEN:
+            if self._passed is not None:
+                data, self._passed = self._passed, None
+                await trio.lowlevel.checkpoint()
+                return data
+            if self.sorter.phase is not Phase.MESSAGES and not self._reading:
+                return await self._read_alone()
+            self._wake = trio.Event()
+            await self._wake.wait()
+        if self._state is LaneState.BROKEN:
+            raise trio.BrokenResourceError("the connection broke")
+        raise trio.ClosedResourceError("the connection is closed")
+
+    async def _read_alone(self) -> bytes:
+        while not (passed := self.sorter.rest()):
+            data = await self._read()
+            if not data:
+                return b""
+            self.sorter.feed(data)
+        return passed
+
+    async def end_messages(self) -> None:
+        """Prepare for our close frame, which must follow in the same tick.
+
+        It waits until trio-websocket is idle: a ping that it found after our close frame would be an error to it.
+        """
+        await self._back.wait()
+        self.sorter.end()
+        self._wake.set()
+
+    # Writing
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Write whole frames; what the kernel does not take is kept for `drain`.
+
+        Returns:
+            Whether nothing is kept.
+
+        Raises:
+            trio.BrokenResourceError: The connection broke, or is closed.
+        """
+        if self._fileno is not None and not self._unsent:
+            try:
+                sent = os.write(self._fileno(), data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._break()
+                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+            if sent == len(data):
+                return True
+            data = data[sent:]
+        elif self._state is not LaneState.OPEN:
+            raise trio.BrokenResourceError("the connection broke")
+        self._unsent += data
+        return False
+
+    async def drain(self) -> None:
+        """Write what is kept. Several tasks may drain; each returns when nothing is kept any more.
+
+        When cancelled on a plain socket, the rest is still kept; on other streams nobody knows what was written, and
+        the lane is broken.
+
+        Raises:
+            trio.BrokenResourceError: The connection broke, or is closed.
+        """
+        async with self._sending:
+            try:
+                while self._unsent:
+                    await (self._drain_stream() if self._fileno is None else self._drain_socket())
+            except (trio.ClosedResourceError, OSError) as error:
+                self._break()
+                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+
+    async def _drain_socket(self) -> None:
+        await trio.lowlevel.wait_writable(self._open_fd())
+        try:
+            sent = os.write(self._open_fd(), self._unsent)
+        except BlockingIOError:
+            return
+        del self._unsent[:sent]
+
+    async def _drain_stream(self) -> None:
+        data, self._unsent = self._unsent, bytearray()
+        complete = False
+        try:
+            await self._stream.send_all(data)
+            complete = True
+        finally:
+            if not complete:
+                self._break()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Trio-websocket's own frames: they go behind what is kept."""
+        if self.send_nowait(bytes(data)):
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.drain()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until nothing is kept, and the stream takes more."""
+        await self.drain()
+        await self._stream.wait_send_all_might_not_block()
+
+    # Ending
+
+    def _break(self) -> None:
+        if self._state is LaneState.OPEN:
+            self._state = LaneState.BROKEN
+            self._wake.set()
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        self._state = LaneState.CLOSED
+        self._wake.set()
+        self._back.set()
+        await self._stream.aclose()

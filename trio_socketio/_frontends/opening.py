@@ -1,0 +1,123 @@
+"""The opening request of a WebSocket (RFC 6455, section 4.2.1), checked before trio-websocket sees any of it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import h11
+
+from .._engine.contract import Headers
+
+if TYPE_CHECKING:
+    from .._engine.contract import Acceptance, Request
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
+
+
+class HttpError(Exception):
+    """A request that gets an error from us, and then a closed connection.
+
+    Args:
+        status: The HTTP status.
+        text: One line for the client, without the end of line.
+        headers: More headers.
+    """
+
+    def __init__(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.headers = headers or {}
+
+
+def split_list(headers: Headers, name: str) -> list[str]:
+    """The elements of a header that is a list, of all its lines."""
+    return [element for line in headers.get_all(name) for part in line.split(",") if (element := part.strip())]
+
+
+def wants_websocket(request: Request) -> bool:
+    """Whether a request asks for a WebSocket, rightly or not."""
+    return any(name.lower() == "websocket" for name in split_list(request.headers, "upgrade"))
+
+
+class Opening:
+    """What of an opening request matters.
+
+    Attributes:
+        key: The client's key.
+        protocol: The first subprotocol that it offers, or None. It is accepted, as the reference's server does.
+    """
+
+    __slots__ = ("key", "protocol")
+
+    def __init__(self, request: Request, http_version: bytes) -> None:
+        """Check and take apart a request.
+
+        Raises:
+            HttpError: It is not a valid opening request.
+        """
+        headers = request.headers
+        if request.method != "GET":
+            raise HttpError(400, "a WebSocket opens with GET")
+        if http_version != b"1.1":
+            raise HttpError(400, "a WebSocket needs HTTP/1.1")
+        if "upgrade" not in [name.lower() for name in split_list(headers, "connection")]:
+            raise HttpError(400, "a WebSocket needs 'connection: upgrade'")
+        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            raise HttpError(400, "an opening request has no body")
+        if not all(value.isascii() for _, value in headers.multi_items()):
+            raise HttpError(400, "the headers of an opening request are ASCII")
+        if headers.get_all("sec-websocket-version") != ["13"]:
+            raise HttpError(426, "only WebSocket version 13 is spoken here", {"sec-websocket-version": "13"})
+        keys = headers.get_all("sec-websocket-key")
+        if len(keys) != 1 or not KEY.fullmatch(keys[0]):
+            raise HttpError(400, "sec-websocket-key must be 16 bytes in base64")
+        protocols = split_list(headers, "sec-websocket-protocol")
+        if not all(TOKEN.fullmatch(name) for name in protocols):
+            raise HttpError(400, "sec-websocket-protocol must be a list of tokens")
+        self.key = keys[0]
+        self.protocol = protocols[0] if protocols else None
+
+    def normalised(self) -> bytes:
+        """The same request with nothing in it that could fail: what trio-websocket reads."""
+        lines = [
+            "GET / HTTP/1.1",
+            "host: localhost",
+            "connection: upgrade",
+            "upgrade: websocket",
+            "sec-websocket-version: 13",
+            f"sec-websocket-key: {self.key}",
+        ]
+        if self.protocol is not None:
+            lines.append(f"sec-websocket-protocol: {self.protocol}")
+        return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+class Upgrade:
+    """A valid opening request and the yes to it.
+
+    Args:
+        opening: The request.
+        acceptance: The yes.
+
+    Raises:
+        h11.LocalProtocolError: The acceptance has headers that cannot be sent.
+        UnicodeEncodeError: For the same reason.
+    """
+
+    __slots__ = ("acceptance", "headers", "opening", "trailing")
+
+    def __init__(self, opening: Opening, acceptance: Acceptance) -> None:
+        self.opening = opening
+        self.acceptance = acceptance
+        self.headers = encode_headers(acceptance.headers)
+        #: What the client has already sent after its request.
+        self.trailing = b""
+        h11.InformationalResponse(status_code=101, headers=self.headers)
+
+
+def encode_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Headers as h11 takes them."""
+    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.multi_items()]

@@ -1,0 +1,132 @@
+"""Serving an application on our own listener: what `Engine` and `Server` have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from .._errors import plain_exceptions
+from .listener import Served, serve_connection
+from .static import StaticFiles
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .static import StaticFilesOption
+
+ListenerT = TypeVar("ListenerT", trio.SocketListener, "trio.SSLListener[trio.SocketStream]")
+
+
+class Serving(Served):
+    """The ways to serve an application, for its class to inherit.
+
+    Each ``serve_*`` method enters `running` itself unless it is entered already, so several may run at once; then the
+    application's life is that of the first.
+    """
+
+    _files: StaticFiles | None = None
+
+    @property
+    @abstractmethod
+    def is_running(self) -> bool:
+        """Whether `running` is entered."""
+
+    @property
+    @abstractmethod
+    def static_files(self) -> StaticFiles | StaticFilesOption | None:
+        """What to serve at the paths that are not the application's."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be running, without a listener, until cancelled: ``await nursery.start(io.run)``."""
+        with plain_exceptions():
+            async with self.running():
+                task_status.started()
+                await trio.sleep_forever()
+
+    async def serve_tcp(
+        self,
+        port: int,
+        *,
+        host: str | bytes | None = None,
+        backlog: int | None = None,
+        handler_nursery: trio.Nursery | None = None,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve HTTP and WebSockets until cancelled. Sessions end, and connections are cut, when it is.
+
+        Args:
+            port: 0 lets the system choose; `trio.SocketListener.socket` of what ``nursery.start`` returns knows it.
+            host: The interface; None for all of them.
+            backlog: As for `trio.open_tcp_listeners`.
+            handler_nursery: Where the tasks of the connections live; None for a nursery of its own.
+            task_status: ``await nursery.start(io.serve_tcp, port)`` returns the list of listeners.
+
+        Raises:
+            OSError: The port is not to be had.
+            ValueError: ``static_files`` names a directory that does not exist.
+        """
+        self._prepare_files()
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+        await self._serve(listeners, handler_nursery, task_status)
+
+    async def serve_ssl_over_tcp(
+        self,
+        port: int,
+        ssl_context: ssl.SSLContext,
+        *,
+        host: str | bytes | None = None,
+        backlog: int | None = None,
+        handler_nursery: trio.Nursery | None = None,
+        task_status: trio.TaskStatus[list[trio.SSLListener[trio.SocketStream]]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Like `serve_tcp`, for HTTPS.
+
+        Args:
+            port: 0 lets the system choose.
+            ssl_context: With the server's certificate.
+            host: The interface; None for all of them.
+            backlog: As for `trio.open_tcp_listeners`.
+            handler_nursery: Where the tasks of the connections live; None for a nursery of its own.
+            task_status: ``nursery.start`` returns the list of listeners.
+
+        Raises:
+            OSError: The port is not to be had.
+            ValueError: ``static_files`` names a directory that does not exist.
+        """
+        self._prepare_files()
+        listeners = await trio.open_ssl_over_tcp_listeners(
+            port, ssl_context, host=host, backlog=backlog, https_compatible=True
+        )
+        await self._serve(listeners, handler_nursery, task_status)
+
+    async def handle_stream(self, stream: trio.abc.Stream) -> None:
+        """Serve one client, for `trio.serve_listeners`; closes the stream. Raises nothing but cancellations.
+
+        The application must be running; if it is not, its paths are answered 503.
+        """
+        await serve_connection(self, self._prepare_files(), stream)
+
+    async def _serve(
+        self,
+        listeners: list[ListenerT],
+        handler_nursery: trio.Nursery | None,
+        task_status: trio.TaskStatus[list[ListenerT]],
+    ) -> None:
+        try:
+            with plain_exceptions():
+                async with nullcontext() if self.is_running else self.running():
+                    await trio.serve_listeners(
+                        self.handle_stream, listeners, handler_nursery=handler_nursery, task_status=task_status
+                    )
+        finally:
+            for listener in listeners:
+                await trio.aclose_forcefully(listener)
+
+    def _prepare_files(self) -> StaticFiles | None:
+        option = self.static_files
+        if self._files is None and option is not None:
+            self._files = option if isinstance(option, StaticFiles) else StaticFiles(option)
+        return self._files

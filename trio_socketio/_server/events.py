@@ -1,0 +1,239 @@
+"""A socket's handlers: they start in the order in which their events came, each in a task of the session's nursery.
+
+Trio starts tasks that are spawned together in a random order. So a task is never spawned *for* an event: it is
+spawned because there are events, and takes the first one when it runs. Whichever runs first, the first event starts
+first; and a task that is done takes the next event, so a busy socket does not spawn at all.
+
+An event nobody listens to yet waits while ``connection`` handlers run, because they may be about to register its
+handler (they may ``await`` something first); the events behind it wait too. When the events that wait are too many, the
+connection stops reading. Each task stands under a cancel scope of its own, so that the end of a socket ends its tasks,
+and not those of other namespaces in the same session.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import trio
+
+from .._errors import EventArgumentsError
+from .._listeners import Listener, refuse_coroutine
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+
+class Ack(Protocol):
+    """How the client gets its answer to an event."""
+
+    def answer(self, value: Any) -> None:
+        """What a handler returned."""
+
+
+class Event(NamedTuple):
+    """An event that came; with `listener`, one call that it leads to."""
+
+    name: str | int
+    args: Sequence[Any]
+    ack: Ack | None = None
+    listener: Listener | None = None
+    opening: bool = False  # a ``connection`` handler of the namespace, not an event of the client's
+
+
+class EventHost(Protocol):
+    """What the queue asks of its socket."""
+
+    def take_listeners(self, name: str | int) -> Sequence[Listener]:
+        """Who is to be called for an event, now."""
+
+    def spawn(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Start a task in the session's nursery."""
+
+    def on_error(self, error: Exception, event: Event) -> None:
+        """A handler has failed."""
+
+    def on_queued(self, change: int) -> None:
+        """So many more events wait; negative: fewer."""
+
+    def flush(self) -> None:
+        """Nothing more is at hand: write what the handlers have emitted to their own client."""
+
+
+class EventQueue:
+    """The events of one socket that wait, and its tasks.
+
+    Args:
+        host: The socket.
+        max_concurrent: Handlers at work at once; ``connection`` handlers do not count.
+    """
+
+    __slots__ = ("_events", "_exempt", "_host", "_idle", "_limit", "_openings", "_starting", "_working", "tasks")
+
+    def __init__(self, host: EventHost, max_concurrent: int) -> None:
+        self._host = host
+        self._limit = max_concurrent
+        self._events: deque[Event] = deque()
+        self._starting = 0
+        self._working = 0
+        self._openings = 0
+        self._idle: trio.Event | None = None
+        self._exempt: trio.lowlevel.Task | None = None
+        #: Every task of the socket, with what cancels it.
+        self.tasks: dict[trio.lowlevel.Task, trio.CancelScope] = {}
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def open(self, listeners: Sequence[Listener], args: Sequence[Any]) -> None:
+        """Call the ``connection`` handlers."""
+        self._openings = len(listeners)
+        self._append([Event("connection", args[: listener.most], None, listener, True) for listener in listeners])
+        self.advance()
+
+    def put(self, event: Event) -> None:
+        """Call an event's handlers as soon as it is their turn."""
+        self._append([event])
+        self.advance()
+
+    def _append(self, events: list[Event]) -> None:
+        self._events.extend(events)
+        self._host.on_queued(len(events))
+
+    def advance(self) -> None:
+        """Call the plain functions that are next, and start tasks for what comes after them."""
+        while self._starting + self._working < self._limit and (event := self._peek()) is not None:
+            if not _is_async(event):
+                self._pop()
+                self._call_plain(event)
+            elif self._starting < len(self._events):
+                self._starting += 1
+                self._host.spawn(self._work)
+            else:
+                return
+
+    def _peek(self) -> Event | None:
+        """The call that is next, or None if there is none, or it has to wait for its listener."""
+        while self._events:
+            event = self._events[0]
+            if event.listener is not None:
+                return event
+            listeners = self._host.take_listeners(event.name)
+            if not listeners and self._openings:
+                return None
+            self._events.popleft()
+            self._events.extendleft([event._replace(listener=listener) for listener in reversed(listeners)])
+            self._host.on_queued(len(listeners) - 1)
+        return None
+
+    def _pop(self) -> None:
+        self._events.popleft()
+        self._host.on_queued(-1)
+
+    async def _work(self) -> None:
+        self._starting -= 1
+        self._working += 1
+        try:
+            with trio.CancelScope() as scope:
+                self.tasks[trio.lowlevel.current_task()] = scope
+                while (event := self._peek()) is not None:
+                    self._pop()
+                    if event.opening:
+                        await self._call_opening(event)
+                    else:
+                        await self._call(event)
+                self._host.flush()
+        finally:
+            self._working -= 1
+            self._task_ended()
+
+    async def _call_opening(self, event: Event) -> None:
+        self._working -= 1  # it may run for as long as the socket lives
+        self.advance()
+        try:
+            await self._call(event)
+        finally:
+            self._working += 1
+            self._opened()
+
+    def _opened(self) -> None:
+        self._openings -= 1
+        if not self._openings:
+            self.advance()
+
+    async def _call(self, event: Event) -> None:
+        listener = event.listener
+        assert listener is not None, "only resolved events are called"
+        try:
+            _check_arguments(event, listener)
+            result = listener.fn(*event.args)
+            if listener.is_async:
+                result = await result
+            else:
+                refuse_coroutine(result, listener)
+            if event.ack is not None:
+                event.ack.answer(result)
+        except Exception as error:
+            self._host.on_error(error, event)
+
+    def _call_plain(self, event: Event) -> None:
+        listener = event.listener
+        assert listener is not None, "only resolved events are called"
+        try:
+            _check_arguments(event, listener)
+            result = refuse_coroutine(listener.fn(*event.args), listener)
+            if event.ack is not None:
+                event.ack.answer(result)
+        except Exception as error:
+            self._host.on_error(error, event)
+        if event.opening:
+            self._opened()
+
+    # The socket's tasks
+
+    async def run_task(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Run a task of the socket's own, for `Socket.start_soon`."""
+        try:
+            with trio.CancelScope() as scope:
+                self.tasks[trio.lowlevel.current_task()] = scope
+                await fn(*args)
+        except Exception as error:
+            self._host.on_error(error, Event(getattr(fn, "__qualname__", repr(fn)), args))
+        finally:
+            self._task_ended()
+
+    def _task_ended(self) -> None:
+        del self.tasks[trio.lowlevel.current_task()]
+        if self._idle is not None:
+            self._idle.set()
+
+    def cancel(self) -> None:
+        """Drop what waits, and cancel every task; not the one that asks for it, which may finish what it is doing."""
+        self._host.on_queued(-len(self._events))
+        self._events.clear()
+        current = trio.lowlevel.current_task()
+        for task, scope in self.tasks.items():
+            if task is current:
+                self._exempt = task
+            else:
+                scope.cancel()
+
+    def is_mine(self) -> bool:
+        """Whether the running task is one of the socket's."""
+        return trio.lowlevel.current_task() in self.tasks
+
+    async def wait_idle(self) -> None:
+        """Wait until every task that was cancelled is over."""
+        while self.tasks.keys() - {self._exempt}:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+
+def _is_async(event: Event) -> bool:
+    return event.listener is not None and event.listener.is_async
+
+
+def _check_arguments(event: Event, listener: Listener) -> None:
+    count = len(event.args)
+    if not listener.takes(count):
+        raise EventArgumentsError(f"{event.name!r} came with {count} arguments, which {listener.name} does not take")

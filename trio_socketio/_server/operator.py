@@ -1,0 +1,273 @@
+"""Whom a broadcast reaches: immutable operators. Every step returns a new one, so any of them can be kept and reused.
+
+`Broadcasting` has the steps and what can be done at their end; servers, namespaces and operators share it. They only
+differ in where they begin.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from .._adapters.contract import BroadcastOptions
+from .._errors import AckTimeout
+from .acks import AckStream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from .namespace import Namespace
+    from .socket import Socket
+
+
+def one_or_more(rooms: str | Iterable[str]) -> tuple[str, ...]:
+    """A room, or several, as a tuple.
+
+    Raises:
+        TypeError: A room that is not a string.
+    """
+    chosen = (rooms,) if isinstance(rooms, str) else tuple(rooms)
+    for room in chosen:
+        if not isinstance(room, str):
+            raise TypeError(f"a room is a string, not {room!r}")
+    return chosen
+
+
+class Broadcasting(ABC):
+    """The operations on many sockets at once, and the filters before them."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _operator(self) -> BroadcastOperator:
+        """Where the steps begin."""
+
+    # Filters and flags
+
+    def to(self, rooms: str | Iterable[str]) -> BroadcastOperator:
+        """Only sockets in this room, or in any of these; several calls add up."""
+        return self._operator().to(rooms)
+
+    def in_(self, rooms: str | Iterable[str]) -> BroadcastOperator:
+        """The same as `to`."""
+        return self._operator().to(rooms)
+
+    def except_(self, rooms: str | Iterable[str]) -> BroadcastOperator:
+        """Not sockets in this room, or in any of these; several calls add up. A socket's id is a room."""
+        return self._operator().except_(rooms)
+
+    @property
+    def local(self) -> BroadcastOperator:
+        """Only sockets of this server."""
+        return self._operator().local
+
+    @property
+    def volatile(self) -> BroadcastOperator:
+        """Drop the packet for those who cannot take it at once."""
+        return self._operator().volatile
+
+    def compress(self, compress: bool) -> BroadcastOperator:
+        """Whether a transport may compress the packet; it may by default."""
+        return self._operator().compress(compress)
+
+    def timeout(self, seconds: float) -> BroadcastOperator:
+        """How long, in seconds, answers are waited for; then `AckTimeout` is raised with what arrived."""
+        return self._operator().timeout(seconds)
+
+    # Emitting
+
+    async def emit(self, event: str | int, *args: Any) -> None:
+        """Send an event to everybody who is meant.
+
+        Encoded once. The local part is done in one synchronous block: atomic towards joins and leaves, and it waits for
+        nobody; a client whose outbox is full loses its session (``transport error``). When cancelled, nobody has been
+        sent anything, or every local socket has.
+
+        Raises:
+            EncodeError: A value that cannot be encoded; nothing was sent.
+            ReservedEventError: The name is the protocol's own.
+        """
+        operator = self._operator()
+        namespace, options = operator.namespace, operator.options
+        packet = namespace.event_packet(event, args)
+        encoded = namespace.encode(packet, options.compress)
+        await namespace.adapter.broadcast(packet, encoded, options)
+
+    async def emit_with_ack(self, event: str | int, *args: Any) -> list[Any]:
+        """Send an event to everybody who is meant, and wait for their acknowledgements.
+
+        A client that leaves is not waited for any longer. Without `timeout`, the time is the caller's own
+        (`trio.fail_after`), and then what did arrive is lost with the cancellation.
+
+        Returns:
+            The acknowledgements in the order of their arrival: each None, a value, or a tuple of several.
+
+        Raises:
+            AckTimeout: The operator's `timeout` has passed; ``.responses`` are those that arrived.
+        """
+        async with self.acks(event, *args) as replies:
+            return [reply async for reply in replies]
+
+    @asynccontextmanager
+    async def acks(self, event: str | int, *args: Any) -> AsyncIterator[AckStream]:
+        """Send an event to everybody who is meant; inside the context, get the acknowledgements as they arrive::
+
+            async with io.to("room").timeout(5).acks("question") as replies:
+                async for reply in replies:
+                    ...
+
+        The iteration ends when everybody has answered or left, and raises `AckTimeout` when the operator's `timeout`
+        has passed. Leaving the context early is fine: later acknowledgements are ignored.
+        """
+        operator = self._operator()
+        namespace, options = operator.namespace, operator.options
+        packet = namespace.event_packet(event, args)
+        replies = AckStream(options.timeout)
+        try:
+            await namespace.adapter.broadcast_with_ack(packet, options, replies)
+            yield replies
+        finally:
+            replies.abandon()
+
+    # The utility methods
+
+    async def sockets_join(self, rooms: str | Iterable[str]) -> None:
+        """Put everybody who is meant into a room, or several."""
+        operator = self._operator()
+        await operator.namespace.adapter.add_sockets(operator.options, one_or_more(rooms))
+
+    async def sockets_leave(self, rooms: str | Iterable[str]) -> None:
+        """Take everybody who is meant out of a room, or several."""
+        operator = self._operator()
+        await operator.namespace.adapter.delete_sockets(operator.options, one_or_more(rooms))
+
+    async def disconnect_sockets(self, close: bool = False) -> None:
+        """Disconnect everybody who is meant; see `Socket.disconnect`."""
+        operator = self._operator()
+        await operator.namespace.adapter.disconnect_sockets(operator.options, close)
+
+    async def fetch_sockets(self) -> list[Socket]:
+        """Everybody who is meant."""
+        operator = self._operator()
+        found = await operator.namespace.adapter.fetch_sockets(operator.options)
+        sockets = operator.namespace.sockets
+        return [sockets[details.id] for details in found if details.id in sockets]
+
+
+class BroadcastOperator(Broadcasting):
+    """A choice of sockets in a namespace. Immutable; made by the steps of `Broadcasting`."""
+
+    __slots__ = ("namespace", "options")
+
+    def __init__(self, namespace: Namespace, options: BroadcastOptions) -> None:
+        self.namespace = namespace
+        self.options = options
+
+    def _operator(self) -> BroadcastOperator:
+        return self
+
+    def _with(self, **changes: Any) -> BroadcastOperator:
+        return BroadcastOperator(self.namespace, replace(self.options, **changes))
+
+    def to(self, rooms: str | Iterable[str]) -> BroadcastOperator:
+        return self._with(rooms=self.options.rooms.union(one_or_more(rooms)))
+
+    def in_(self, rooms: str | Iterable[str]) -> BroadcastOperator:
+        return self.to(rooms)
+
+    def except_(self, rooms: str | Iterable[str]) -> BroadcastOperator:
+        return self._with(except_rooms=self.options.except_rooms.union(one_or_more(rooms)))
+
+    @property
+    def local(self) -> BroadcastOperator:
+        return self._with(local=True)
+
+    @property
+    def volatile(self) -> BroadcastOperator:
+        return self._with(volatile=True)
+
+    def compress(self, compress: bool) -> BroadcastOperator:
+        return self._with(compress=compress)
+
+    def timeout(self, seconds: float) -> BroadcastOperator:
+        return self._with(timeout=seconds)
+
+    def __repr__(self) -> str:
+        return f"<BroadcastOperator in {self.namespace.name}: {self.options}>"
+
+
+class SocketOperator:
+    """One socket, with flags for what is emitted to it. Immutable; from `Socket.volatile`, `compress` and `timeout`."""
+
+    __slots__ = ("_options", "_socket")
+
+    def __init__(self, socket: Socket, options: BroadcastOptions) -> None:
+        self._socket = socket
+        self._options = options
+
+    def _with(self, **changes: Any) -> SocketOperator:
+        return SocketOperator(self._socket, replace(self._options, **changes))
+
+    @property
+    def volatile(self) -> SocketOperator:
+        """Drop the packet if the client cannot take it at once: between polls, or while a write is under way."""
+        return self._with(volatile=True)
+
+    def compress(self, compress: bool) -> SocketOperator:
+        """Whether a transport may compress the packet."""
+        return self._with(compress=compress)
+
+    def timeout(self, seconds: float) -> SocketOperator:
+        """Seconds for `emit_with_ack`."""
+        return self._with(timeout=seconds)
+
+    @property
+    def broadcast(self) -> BroadcastOperator:
+        """Everybody in the namespace but this socket, with the flags so far."""
+        return BroadcastOperator(
+            self._socket.namespace, replace(self._options, except_rooms=frozenset((self._socket.id,)))
+        )
+
+    def to(self, rooms: str | Iterable[str]) -> BroadcastOperator:
+        """Everybody in these rooms but this socket, with the flags so far."""
+        return self.broadcast.to(rooms)
+
+    in_ = to
+
+    def except_(self, rooms: str | Iterable[str]) -> BroadcastOperator:
+        """Everybody but those in these rooms, and but this socket, with the flags so far."""
+        return self.broadcast.except_(rooms)
+
+    async def emit(self, event: str | int, *args: Any) -> None:
+        """Send an event; see `Socket.emit`. A volatile one never waits."""
+        socket = self._socket
+        encoded = socket.encode_event(event, args, compress=self._options.compress)
+        if self._options.volatile:
+            socket.send_volatile(encoded)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await socket.send_packet(encoded)
+
+    def emit_nowait(self, event: str | int, *args: Any) -> None:
+        """Send an event without waiting; see `Socket.emit_nowait`."""
+        socket = self._socket
+        encoded = socket.encode_event(event, args, compress=self._options.compress)
+        if self._options.volatile:
+            socket.send_volatile(encoded)
+        else:
+            socket.send_packet_nowait(encoded)
+
+    async def emit_with_ack(self, event: str | int, *args: Any) -> Any:
+        """Send an event and wait for the acknowledgement; see `Socket.emit_with_ack`.
+
+        Raises:
+            AckTimeout: The `timeout` has passed.
+        """
+        limit = self._options.timeout
+        with trio.move_on_after(float("inf") if limit is None else limit):
+            return await self._socket.ask(event, args, self._options)
+        raise AckTimeout

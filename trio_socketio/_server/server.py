@@ -1,0 +1,301 @@
+"""The server: its namespaces and its life."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import trio
+
+from .._engine.config import EngineConfig, unknown_option
+from .._engine.engine import Engine
+from .._errors import EventArgumentsError
+from .._frontends.serving import Serving
+from .._listeners import Listeners
+from .config import ServerConfig
+from .connection import Connection
+from .namespace import Namespace
+from .operator import Broadcasting
+from .socket import State
+from .statistics import ServerStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import Self
+
+    from typing_extensions import Unpack
+
+    from .._adapters.contract import Adapter
+    from .._engine.contract import HttpLimits, Request, Response, Verdict
+    from .._engine.session import Session
+    from .config import ServerOptions
+    from .operator import BroadcastOperator
+    from .socket import Socket
+
+logger = logging.getLogger("trio_socketio.server")
+F = TypeVar("F", bound="Callable[..., Any]")
+
+SHUTTING_DOWN = "server shutting down"
+
+
+class Server(Broadcasting, Serving):
+    """A Socket.IO server (protocol 5, over Engine.IO protocol 4).
+
+    What it does for clients it does for those of the main namespace, ``/``; `of` has the others. It serves inside
+    ``async with io.running()``, which all of its ``serve_*`` functions enter by themselves.
+
+    Args:
+        options: `ServerConfig` and `EngineConfig` document each; ``path`` is ``/socket.io`` by default.
+
+    Raises:
+        TypeError: An option that does not exist, or one of the wrong type.
+        ValueError: A value out of its range.
+
+    Attributes:
+        config: The server's options, checked and immutable.
+        engine: The `Engine` underneath.
+        namespaces: The namespaces by name; not to be changed.
+        sockets: The main namespace.
+    """
+
+    def __init__(self, **options: Unpack[ServerOptions]) -> None:
+        given: dict[str, Any] = dict(options)
+        known = (*ServerConfig.names(), *EngineConfig.names())
+        for name in given:
+            if name not in known:
+                raise TypeError(unknown_option(name, known))
+        self.config = ServerConfig.from_options({n: given.pop(n) for n in ServerConfig.names() if n in given})
+        self.engine = Engine(**{"path": "/socket.io", **given})
+        self.engine.on_session(self._connect)
+        self.namespaces: dict[str, Namespace] = {}
+        #: What sockets are told instead of their session's reason, while the server shuts down.
+        self.close_reason: str | None = None
+        self._connections: set[Connection] = set()
+        self._error_listeners = Listeners({"error": 3}, sync_only=("error",))
+        self.sockets = self.of("/")
+
+    # Namespaces
+
+    def of(self, name: str) -> Namespace:
+        """The namespace of this name, made if there is none yet.
+
+        Args:
+            name: Exact and case-sensitive; a leading slash is added if it is missing.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a namespace is a string, not {name!r}")
+        name = name if name.startswith("/") else f"/{name}"
+        namespace = self.namespaces.get(name)
+        if namespace is None:
+            namespace = self.namespaces[name] = Namespace(name, self)
+            if name != "/":
+                for listener in self.sockets.take_listeners("new_namespace"):
+                    listener.call_sync(namespace)
+        return namespace
+
+    def find_namespace(self, name: str) -> Namespace | None:
+        """The namespace that a client asks for."""
+        return self.namespaces.get(name)
+
+    @property
+    def adapter(self) -> Adapter:
+        """The rooms of the main namespace."""
+        return self.sockets.adapter
+
+    def _operator(self) -> BroadcastOperator:
+        return self.sockets._operator()
+
+    # Listening
+
+    @overload
+    def on(self, event: str, fn: None = None) -> Callable[[F], F]: ...
+    @overload
+    def on(self, event: str, fn: F) -> F: ...
+    def on(self, event: str, fn: F | None = None) -> Any:
+        """Listen to an event of the main namespace: see `Namespace.on`.
+
+        ``"new_namespace"`` is told of every namespace that is made, in the middle of that.
+        """
+        return self.sockets.on(event, fn)
+
+    @overload
+    def once(self, event: str, fn: None = None) -> Callable[[F], F]: ...
+    @overload
+    def once(self, event: str, fn: F) -> F: ...
+    def once(self, event: str, fn: F | None = None) -> Any:
+        """Like `on`, for one time."""
+        return self.sockets.once(event, fn)
+
+    def off(self, event: str | None = None, fn: Callable[..., Any] | None = None) -> None:
+        """Remove a listener, all of an event, or all."""
+        self.sockets.off(event, fn)
+
+    def use(self, middleware: F) -> F:
+        """Run a function for every socket of the main namespace before it is connected: see `Namespace.use`."""
+        return self.sockets.use(middleware)
+
+    def on_error(self, fn: F) -> F:
+        """Tell a function of every exception that leaves a handler or a middleware, instead of the log; a decorator.
+
+        Args:
+            fn: A plain function of (error, socket, event): the exception, the `Socket`, and the event's name.
+        """
+        return self._error_listeners.on("error", fn)
+
+    def on_handler_error(self, error: Exception, socket: Socket, event: str | int) -> None:
+        """An exception has left a handler."""
+        for listener in self._error_listeners.get("error"):
+            try:
+                listener.call_sync(error, socket, event)
+            except Exception:
+                logger.exception("an on_error listener failed")
+        if isinstance(error, EventArgumentsError):  # the client's fault: it neither alarms nor disturbs anybody
+            logger.info("%s: %s", socket, error)
+            return
+        if not self._error_listeners.get("error"):
+            logger.error("a handler of %r failed for %r", event, socket, exc_info=error)
+        if self.config.handler_errors == "disconnect":
+            socket.begin_disconnect()
+        elif self.config.handler_errors == "raise":
+            self.engine.raise_soon(error)
+
+    # Other servers
+
+    async def server_side_emit(self, event: str, *args: Any) -> None:
+        """See `Namespace.server_side_emit`."""
+        await self.sockets.server_side_emit(event, *args)
+
+    async def server_side_emit_with_ack(self, event: str, *args: Any) -> list[Any]:
+        """See `Namespace.server_side_emit_with_ack`."""
+        return await self.sockets.server_side_emit_with_ack(event, *args)
+
+    # Life
+
+    @property
+    def is_running(self) -> bool:
+        """Whether clients are served."""
+        return self.engine.is_running
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """The server's life: inside this context clients are served.
+
+        When it is left, every socket is disconnected (``server shutting down``), and its handlers have had their time.
+
+        Raises:
+            RuntimeError: It is running already.
+        """
+        try:
+            async with self.engine.running():
+                for namespace in self.namespaces.values():
+                    await namespace.adapter.start()
+                try:
+                    yield self
+                finally:
+                    self.close_reason = SHUTTING_DOWN
+        finally:
+            self.close_reason = None
+            with trio.CancelScope(deadline=trio.current_time() + self.config.disconnect_timeout, shield=True):
+                for namespace in self.namespaces.values():
+                    await namespace.adapter.close()
+
+    async def close(self) -> None:
+        """Disconnect everybody at once (``server shutting down``), and stop serving.
+
+        Clients see their transport close, and will try to reconnect. Returns when all ``disconnect`` handlers are over.
+        Inside a ``running()`` of the caller's own the server stays ready for new clients. A server that is not running
+        is closed already.
+        """
+        self.stop_serving()
+        self.close_reason = SHUTTING_DOWN
+        try:
+            await self.engine.close()
+            while self._connections:
+                await next(iter(self._connections)).session.ended.wait()
+        finally:
+            self.close_reason = None
+
+    async def drain(self, deadline: float) -> None:
+        """Take no new clients, close the sessions gracefully, and wait for them: for a restart that loses nothing.
+
+        Args:
+            deadline: Seconds from now; then what is left is closed at once. When cancelled, likewise.
+
+        Raises:
+            NotRunning: The server is not running.
+        """
+        self.close_reason = SHUTTING_DOWN
+        try:
+            await self.engine.drain(deadline)
+        finally:
+            self.close_reason = None
+
+    def shutdown_trigger(self, event: trio.Event, deadline: float = 10.0) -> Callable[[], Awaitable[None]]:
+        """For ``hypercorn.trio.serve(app, config, shutdown_trigger=io.shutdown_trigger(event))``.
+
+        Args:
+            event: Set it to shut down.
+            deadline: Seconds for `drain`, which then comes before hypercorn cuts the connections.
+        """
+
+        async def wait_and_drain() -> None:
+            await event.wait()
+            if self.is_running:
+                await self.drain(deadline)
+
+        return wait_and_drain
+
+    def statistics(self) -> ServerStatistics:
+        """The server's figures, now."""
+        sockets = [socket for connection in self._connections for socket in connection.sockets]
+        figures = [socket.statistics() for socket in sockets]
+        return ServerStatistics(
+            sessions=self.engine.clients_count,
+            connections=len(self._connections),
+            sockets=sum(socket.state is State.CONNECTED for socket in sockets),
+            connecting=sum(socket.state is State.CONNECTING for socket in sockets),
+            ending=sum(socket.state in (State.ENDING, State.ENDED) for socket in sockets),
+            rooms=sum(len(namespace.adapter.rooms) for namespace in self.namespaces.values()),
+            pending_acks=sum(figure.pending_acks for figure in figures),
+            queued_events=sum(figure.queued_events for figure in figures),
+            tasks=sum(figure.tasks for figure in figures),
+            buffered_bytes=sum(connection.session.buffered_bytes for connection in self._connections),
+            half_received_bytes=sum(connection.half_received_bytes for connection in self._connections),
+        )
+
+    def _connect(self, session: Session) -> None:
+        connection = Connection(self, session)
+        self._connections.add(connection)
+        session.deliver_to(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is over."""
+        self._connections.discard(connection)
+
+    # Requests: the server as an Application
+
+    @property
+    def http_limits(self) -> HttpLimits:
+        """What our own listener takes from a client."""
+        return self.engine.http_limits
+
+    @property
+    def static_files(self) -> Any:
+        """The option of this name."""
+        return self.engine.static_files
+
+    def owns(self, path: str) -> bool:
+        """Whether a path is the server's."""
+        return self.engine.owns(path)
+
+    async def handle_request(self, request: Request) -> Response:
+        """Answer an HTTP request."""
+        return await self.engine.handle_request(request)
+
+    async def open_websocket(self, request: Request) -> Verdict:
+        """Judge the opening request of a WebSocket."""
+        return await self.engine.open_websocket(request)
+
+    def __repr__(self) -> str:
+        return f"<Server at {self.engine.config.path}/, {self.engine.clients_count} sessions>"

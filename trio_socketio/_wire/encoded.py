@@ -1,0 +1,105 @@
+"""A packet, encoded once for everybody who gets it.
+
+The same broadcast goes to a thousand sessions, some of them on WebSocket, some on long-polling. Each form is made when
+the first recipient of its kind asks for it, and shared by all the others. A packet and its attachments are one unit:
+they are queued, dropped and sent together, so that nothing can come between them (Socket.IO protocol, "binary events").
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+from .._errors import EncodeError
+from .frames import BINARY, TEXT, encode_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SEPARATOR = b"\x1e"
+
+
+class EncodedPacket:
+    """One Engine.IO packet, or one Socket.IO packet with its attachments, ready for every transport. Immutable.
+
+    Args:
+        text: The Engine.IO packet in UTF-8, with its type digit (``b'42["hi"]'``), or None if there are only
+            attachments.
+        attachments: Binary Engine.IO messages that follow the text.
+        compress: Whether a transport may compress it.
+    """
+
+    __slots__ = ("_frames", "_payload", "attachments", "compress", "count", "size", "text")
+
+    def __init__(self, text: bytes | None, attachments: tuple[bytes, ...] = (), compress: bool = True) -> None:
+        self.text = text
+        self.attachments = attachments
+        self.compress = compress
+        #: Engine.IO packets in this unit.
+        self.count = len(attachments) + (text is not None)
+        #: Bytes of content, without the framing of a transport.
+        self.size = sum(map(len, attachments), len(text or b""))
+        self._frames: bytes | None = None
+        self._payload: bytes | None = None
+
+    @classmethod
+    def message(cls, message: str | bytes | bytearray | memoryview, compress: bool = True) -> EncodedPacket:
+        """An Engine.IO message packet.
+
+        The protocol has no escape for the record separator (U+001E): a text that contains one would be several packets
+        to a client on long-polling. JSON never contains it.
+
+        Raises:
+            EncodeError: The text has a lone surrogate, and so no UTF-8.
+        """
+        if not isinstance(message, str):
+            return cls(None, (bytes(message),), compress)
+        try:
+            return cls(b"4" + message.encode(), (), compress)
+        except UnicodeEncodeError as error:
+            raise EncodeError(f"the message cannot be encoded: {error}") from None
+
+    @property
+    def frames(self) -> bytes:
+        """Unmasked WebSocket frames, one for each Engine.IO packet."""
+        frames = self._frames
+        if frames is None:
+            parts = [] if self.text is None else [encode_frame(TEXT, self.text)]
+            parts += [encode_frame(BINARY, attachment) for attachment in self.attachments]
+            self._frames = frames = b"".join(parts)
+        return frames
+
+    @property
+    def payload(self) -> bytes:
+        """The part of a polling body: packets joined by the record separator, binary ones as ``b`` and base64."""
+        payload = self._payload
+        if payload is None:
+            parts = [] if self.text is None else [self.text]
+            parts += [b"b" + b64encode(attachment) for attachment in self.attachments]
+            self._payload = payload = SEPARATOR.join(parts)
+        return payload
+
+    @property
+    def messages(self) -> list[str | bytes]:
+        """The content of each WebSocket message, for a front end that frames by itself."""
+        messages: list[str | bytes] = [] if self.text is None else [self.text.decode()]
+        return messages + list(self.attachments)
+
+    def __repr__(self) -> str:
+        return f"<EncodedPacket {self.text!r} +{len(self.attachments)} attachments>"
+
+
+def join_frames(packets: Iterable[EncodedPacket]) -> bytes:
+    """The bytes to write to a WebSocket for several packets."""
+    return b"".join([packet.frames for packet in packets])
+
+
+def join_payload(packets: Iterable[EncodedPacket]) -> bytes:
+    """The body of a polling response for several packets."""
+    return SEPARATOR.join([packet.payload for packet in packets])
+
+
+PING = EncodedPacket(b"2")
+NOOP = EncodedPacket(b"6", compress=False)
+CLOSE = EncodedPacket(b"1", compress=False)
+PROBE_PONG = EncodedPacket(b"3probe")

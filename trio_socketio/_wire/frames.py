@@ -1,0 +1,293 @@
+"""WebSocket frames (RFC 6455, section 5.2): building them, and sorting those that a client sends.
+
+A `FrameSorter` stands in front of a complete implementation of the protocol and takes out what needs none: a whole,
+unfragmented, masked data frame within the size limit, outside a fragmented message. That is nearly everything a client
+ever sends. All else comes out as bytes *to be passed on*, frame by whole frame, so that it is always known whether a
+message is still to come back; from the first violation on, every byte is passed on, because what follows a violation
+has no frames. The sorter refuses nothing but sizes: a message over the limit by its announced length.
+
+::
+
+    MESSAGES ──── our close frame ──▶ OUR_CLOSE ─── the peer's close frame ──▶ PEER_CLOSE
+        ├──────────────── the peer's close frame ────────────────────────────▶ PEER_CLOSE
+        └── a violation ──▶ VIOLATION ◀── a violation ── OUR_CLOSE
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from .._errors import MessageTooLarge, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONTINUATION = 0
+TEXT = 1
+BINARY = 2
+CLOSE = 8
+PING = 9
+PONG = 10
+
+OPCODES = (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)
+
+FIN = 0x80
+MASKED = 0x80
+OPCODE = 0x0F
+CONTROL = 0x08
+WHOLE_TEXT = FIN | TEXT
+WHOLE_BINARY = FIN | BINARY
+
+
+def encode_frame(opcode: int, payload: bytes) -> bytes:
+    """One whole message as one frame, unmasked, as a server sends it."""
+    size = len(payload)
+    if size < 126:
+        return bytes((FIN | opcode, size)) + payload
+    if size < 65_536:
+        return bytes((FIN | opcode, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((FIN | opcode, 127)) + size.to_bytes(8, "big") + payload
+
+
+def apply_mask_in_python(data: bytes, mask: bytes) -> bytes:
+    """Exclusive or with the repeated mask, as one operation on big integers: linear, and no loop in Python."""
+    size = len(data)
+    key = mask * (size // 4) + mask[: size % 4]
+    return (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size, "little")
+
+
+try:
+    from websockets.speedups import apply_mask  # type: ignore[import-not-found, unused-ignore]
+except ImportError:
+    apply_mask = apply_mask_in_python
+
+
+class Phase(enum.Enum):
+    MESSAGES = "messages"  # messages are delivered, the rest is passed on
+    OUR_CLOSE = "our close"  # we have said goodbye: nothing matters any more but the peer's close frame
+    PEER_CLOSE = "peer close"  # the peer has: everything is passed on
+    VIOLATION = "violation"  # everything is passed on
+
+
+class Header(NamedTuple):
+    """The head of a frame: its first byte, where its payload begins and ends in the buffer."""
+
+    first: int
+    start: int
+    stop: int
+
+
+class _Violation(Exception):
+    """What stands here is no frame that a client may send."""
+
+
+def _read_header(data: bytes, pos: int) -> Header | None:
+    """The header at `pos`, or None if it is not all there; judged as early as its bytes allow."""
+    have = len(data) - pos
+    if have < 2:
+        return None
+    first, size = data[pos], data[pos + 1] ^ MASKED
+    if size > 127 or first & ~FIN not in OPCODES:  # unmasked; a reserved bit or opcode
+        raise _Violation
+    if first & CONTROL and (not first & FIN or size > 125):
+        raise _Violation
+    if size < 126:
+        return Header(first, pos + 6, pos + 6 + size)
+    width, least = (2, 126) if size == 126 else (8, 65_536)
+    if have < 2 + width:
+        return None
+    size = int.from_bytes(data[pos + 2 : pos + 2 + width], "big")
+    if size < least or size >> 63:
+        raise _Violation
+    start = pos + 6 + width
+    return Header(first, start, start + size)
+
+
+def _read_message(first: int, payload: bytes) -> str | bytes:
+    try:
+        return payload.decode() if first == WHOLE_TEXT else payload
+    except UnicodeDecodeError:
+        raise _Violation from None
+
+
+class FrameSorter:
+    """Sorts the bytes of one client: feed it, and sort until it wants more. The state of one connection, no I/O.
+
+    Args:
+        max_message_size: Bytes of payload of one message, in one frame or in fragments.
+    """
+
+    __slots__ = (
+        "_data", "_fragments", "_max_fragments", "_max_size", "_partial", "_pos", "_size", "_skip", "_wanted",
+        "message_follows", "phase",
+    )  # fmt: skip
+
+    def __init__(self, max_message_size: int) -> None:
+        self.phase = Phase.MESSAGES
+        #: Whether what was last passed on completes a message.
+        self.message_follows = False
+        self._max_size = max_message_size
+        # A fragment costs its receiver about 100 bytes besides its payload: a flood of tiny ones must end somewhere.
+        self._max_fragments = 128 + max_message_size // 64
+        self._fragments = 0  # of the message that is under way
+        self._size = 0  # of its payload so far
+        self._data = b""
+        self._pos = 0
+        # An incomplete frame grows in place, so that a large one in many pieces is not copied once for each piece.
+        self._partial = bytearray()
+        self._wanted = 0
+        self._skip = 0
+
+    def feed(self, data: bytes) -> None:
+        """Add what has arrived; to be called when everything before is sorted."""
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._wanted:
+                return
+            data = bytes(self._partial)
+            self._partial.clear()
+        self._data = data
+        self._pos = 0
+
+    def sort(self, deliver: Callable[[str | bytes], None]) -> bytes:
+        """Deliver the messages at hand, in order, up to the first bytes that must be passed on.
+
+        Returns:
+            The bytes to pass on before the next call; or ``b""``: all is sorted, feed more.
+
+        Raises:
+            MessageTooLarge: By the announced size of a frame, or by the sum of a message's fragments.
+            RemoteProtocolError: A message in too many fragments. After either there is nothing left to do but to close.
+        """
+        if self.phase is not Phase.MESSAGES:
+            return self.rest()
+        data, pos = self._data, self._pos
+        end = len(data)
+        while True:
+            # Plainer than the rest, for nearly every message takes this way: 0.7 microseconds, the other way 1.6.
+            short = -1 if self._fragments else min(125, self._max_size)
+            while end - pos >= 6:
+                first = data[pos]
+                size = data[pos + 1] ^ MASKED
+                start = pos + 6
+                stop = start + size
+                if size > short or stop > end or (first != WHOLE_TEXT and first != WHOLE_BINARY):
+                    break
+                payload = apply_mask(data[start:stop], data[pos + 2 : start])
+                if first == WHOLE_TEXT:
+                    try:
+                        message = payload.decode()
+                    except UnicodeDecodeError:
+                        break
+                    deliver(message)
+                else:
+                    deliver(payload)
+                pos = stop
+            self._pos = pos
+            if pos == end:
+                return b""
+            passed = self._sort_other(deliver)
+            if passed is not None:
+                return passed
+            pos = self._pos
+
+    def end(self) -> None:
+        """Our close frame is on its way: from now on nothing is delivered, and only the peer's answer is passed on."""
+        if self.phase is Phase.MESSAGES:
+            self.phase = Phase.OUR_CLOSE
+
+    def rest(self) -> bytes:
+        """What there is to pass on when messages are not delivered any more; or ``b""``: feed more."""
+        data = self._take(self._pos)
+        return self._skip_to_close(data) if self.phase is Phase.OUR_CLOSE else data
+
+    def _sort_other(self, deliver: Callable[[str | bytes], None]) -> bytes | None:
+        """Sort what is no short message: one long message (then None), or all that comes before the next message."""
+        data, begin = self._data, self._pos
+        self.message_follows = False
+        pos = wanted = begin
+        while not self.message_follows:
+            try:
+                header = _read_header(data, pos)
+                if header is None:
+                    wanted = len(data) + 1
+                    break
+                first, start, stop = header
+                if self._is_message(first):
+                    if pos > begin:
+                        break
+                    self._check_size(stop - start)
+                    if stop > len(data):
+                        wanted = stop
+                        break
+                    deliver(_read_message(first, apply_mask(data[start:stop], data[start - 4 : start])))
+                    self._pos = stop
+                    return None
+                if first == FIN | CLOSE and stop <= len(data):
+                    self.phase = Phase.PEER_CLOSE
+                    return self._take(begin)
+                self._check_fragment(first, stop - start)
+            except _Violation:
+                self.phase = Phase.VIOLATION
+                return self._take(begin)
+            if stop > len(data):
+                wanted = stop
+                break
+            self._count_fragment(first, stop - start)
+            pos = stop
+        self._pos = pos
+        if pos == begin:
+            self._wanted = wanted - pos
+            self._partial += self._take(pos)
+        return data[begin:pos]
+
+    def _is_message(self, first: int) -> bool:
+        return first in (WHOLE_TEXT, WHOLE_BINARY) and not self._fragments
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_size:
+            raise MessageTooLarge(size, self._max_size)
+
+    def _check_fragment(self, first: int, size: int) -> None:
+        if first & CONTROL:
+            return
+        # Section 5.4: fragments of one message are not interleaved with another message.
+        if (first & OPCODE == CONTINUATION) != bool(self._fragments):
+            raise _Violation
+        self._check_size(self._size + size)
+        if self._fragments == self._max_fragments:
+            raise RemoteProtocolError(f"message of more than {self._max_fragments} fragments")
+
+    def _count_fragment(self, first: int, size: int) -> None:
+        if first & CONTROL:
+            return
+        self.message_follows = bool(first & FIN)
+        self._fragments = 0 if self.message_follows else self._fragments + 1
+        self._size = 0 if self.message_follows else self._size + size
+
+    def _skip_to_close(self, data: bytes) -> bytes:
+        pos = min(self._skip, len(data))
+        self._skip -= pos
+        while True:
+            try:
+                header = _read_header(data, pos)
+            except _Violation:
+                self.phase = Phase.VIOLATION
+                return data[pos:]
+            is_close = header is not None and header.first == FIN | CLOSE
+            if header is None or (is_close and header.stop > len(data)):
+                self._partial += data[pos:]
+                return b""
+            if is_close:
+                self.phase = Phase.PEER_CLOSE
+                return data[pos:]
+            # Skipped as it comes, not collected: what was refused for its size may still be on its way.
+            self._skip = max(0, header.stop - len(data))
+            pos = min(header.stop, len(data))
+
+    def _take(self, pos: int) -> bytes:
+        data = bytes(self._partial) + self._data[pos:]
+        self._data, self._pos, self._wanted = b"", 0, 0
+        self._partial.clear()
+        return data

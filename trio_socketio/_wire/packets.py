@@ -1,0 +1,57 @@
+"""Socket.IO packets, as values (Socket.IO protocol, "packet types")."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple
+
+from .._errors import ReservedEventError
+
+
+class PacketType(enum.IntEnum):
+    """What a packet is. Only a parser needs the two binary types: outside it, events and acks may contain bytes."""
+
+    CONNECT = 0
+    DISCONNECT = 1
+    EVENT = 2
+    ACK = 3
+    CONNECT_ERROR = 4
+    BINARY_EVENT = 5
+    BINARY_ACK = 6
+
+
+class Packet(NamedTuple):
+    """One Socket.IO packet.
+
+    Attributes:
+        type: The `PacketType`.
+        namespace: With its leading slash.
+        data: EVENT: a list, the event's name and its arguments. ACK: the list of arguments. CONNECT: a dict or None.
+            CONNECT_ERROR: a dict or a str. DISCONNECT: None.
+        id: EVENT: the id under which an ack is expected, or None. ACK: the id of what it answers.
+    """
+
+    type: PacketType
+    namespace: str = "/"
+    data: Any = None
+    id: int | None = None
+
+
+#: Names that both sides' event emitters use for themselves; on the wire they would forge the life cycle of a socket.
+RESERVED_EVENTS = frozenset(
+    {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
+)
+
+
+def check_event_name(name: object) -> None:
+    """Check the name of an event that an application wants to emit.
+
+    Raises:
+        ReservedEventError: The name is one of the protocol's own.
+        TypeError: It is neither a str nor an int (a bool is not a name).
+    """
+    if isinstance(name, str):
+        if name in RESERVED_EVENTS:
+            raise ReservedEventError(name)
+    elif isinstance(name, bool) or not isinstance(name, int):
+        raise TypeError(f"an event's name is a str or an int, not {type(name).__name__}")

@@ -1,0 +1,24 @@
+"""The Engine.IO layer on its own: sessions that are channels of messages, without Socket.IO."""
+
+from ._engine.config import EngineConfig
+from ._engine.contract import Headers, HttpLimits, Request, Response
+from ._engine.cookies import Cookie
+from ._engine.cors import CORS
+from ._engine.engine import Engine
+from ._engine.session import Session
+from ._errors import ConnectionRefused, HandshakeRefused, SessionClosed
+
+__all__ = [
+    "CORS",
+    "ConnectionRefused",
+    "Cookie",
+    "Engine",
+    "EngineConfig",
+    "HandshakeRefused",
+    "Headers",
+    "HttpLimits",
+    "Request",
+    "Response",
+    "Session",
+    "SessionClosed",
+]
