@@ -29,6 +29,7 @@ import trio
 from trio_socketio import ConnectionRefused, Server, Socket
 
 HERE = Path(__file__).resolve().parent
+# Where the JavaScript client is, which npm puts beside this file; the variable names another place.
 CLIENT = Path(os.environ.get("CHAT_CLIENT_DIR") or HERE / "node_modules" / "socket.io-client" / "dist")
 if not (CLIENT / "socket.io.esm.min.js").is_file():
     raise SystemExit(f"The JavaScript client is not in {CLIENT}: get it with `npm ci --prefix {HERE}`.")
@@ -77,9 +78,9 @@ async def arrived(socket: Socket) -> None:
     async def join(room: object) -> Answer:
         if not (isinstance(room, str) and ROOM_NAME.fullmatch(room) and room == room.lower()):
             return {"error": "A room's name has 1 to 24 letters, digits or hyphens."}
-        if len(rooms_of(socket)) >= MAX_ROOMS:
-            return {"error": f"You are in {MAX_ROOMS} rooms. Leave one first."}
         if room not in rooms_of(socket):
+            if len(rooms_of(socket)) >= MAX_ROOMS:
+                return {"error": f"You are in {MAX_ROOMS} rooms. Leave one first."}
             await socket.join(inside(room))
             await socket.to(inside(room)).emit("joined", room, name)
             await announce()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,7 @@ class OrjsonCodec:
 
 #: The back ends that can be tested here.
 CODECS: dict[str, JSONCodec] = {"plain": PlainCodec()}
-if find_spec("orjson") is not None:
+if codecs.dumps is not codecs.plain_dumps:
     CODECS["orjson"] = OrjsonCodec()
 
 
@@ -82,13 +81,14 @@ def packets(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Packet]:
     arguments = st.lists(values, max_size=4).filter(lambda value: len(bytes_in(value)) <= 10)
     events = st.builds(lambda name, rest: [name, *rest], event_names, arguments)
     objects = st.dictionaries(texts, json_values, max_size=3)
+    absent = st.none()
     return st.one_of(
-        st.tuples(st.just(PacketType.EVENT), namespaces, events, st.none() | ack_ids),
-        st.tuples(st.just(PacketType.ACK), namespaces, arguments, ack_ids),
-        st.tuples(st.just(PacketType.CONNECT), namespaces, st.none() | objects),
-        st.tuples(st.just(PacketType.DISCONNECT), namespaces),
-        st.tuples(st.just(PacketType.CONNECT_ERROR), namespaces, texts | objects),
-    ).map(lambda fields: Packet(*fields))
+        st.builds(Packet, st.just(PacketType.EVENT), namespaces, events, absent | ack_ids),
+        st.builds(Packet, st.just(PacketType.ACK), namespaces, arguments, ack_ids),
+        st.builds(Packet, st.just(PacketType.CONNECT), namespaces, absent | objects, absent),
+        st.builds(Packet, st.just(PacketType.DISCONNECT), namespaces, absent, absent),
+        st.builds(Packet, st.just(PacketType.CONNECT_ERROR), namespaces, texts | objects, absent),
+    )
 
 
 def bytes_in(value: Any) -> list[bytes]:

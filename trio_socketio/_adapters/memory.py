@@ -1,8 +1,9 @@
 """The adapter of a single server: two indexes that always agree.
 
-Invariants: ``id in rooms[room]`` exactly if ``room in sids[id]``; no room is empty, but for the one whose last member
-is leaving while ``leave-room`` is told; replaying the events rebuilds ``rooms``. Listeners may change rooms while they
-are told of a change, so nothing here iterates over a live set across a call.
+Invariants: ``id in rooms[room]`` exactly if ``room in sids[id]``; no room is empty; replaying the events rebuilds
+``rooms``. Only in the middle of a change, while listeners are told of it, there are two exceptions: the room whose last
+member leaves is still there during ``leave-room``, and ``sids`` of a socket that leaves all its rooms is complete until
+the end. Listeners may change rooms while they are told, so nothing here iterates over a live set across a call.
 """
 
 from __future__ import annotations
@@ -61,8 +62,12 @@ class MemoryAdapter:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def delete_all(self, id: str) -> None:
-        for room in list(self.sids.get(id, ())):
-            self._leave(id, room)
+        own = self.sids.get(id, set())
+        left = set[str]()
+        while rooms := own - left:  # again, because a listener may have put it into another one
+            for room in rooms:
+                self._remove(id, room)
+            left |= rooms
         self.sids.pop(id, None)
         await trio.lowlevel.checkpoint()
 
@@ -79,14 +84,19 @@ class MemoryAdapter:
             self._tell("join-room", room, id)
 
     def _leave(self, id: str, room: Room) -> None:
+        self.sids.get(id, set()).discard(room)
+        self._remove(id, room)
+
+    def _remove(self, id: str, room: Room) -> None:
         members = self.rooms.get(room)
         if members is None or id not in members:
             return
         members.remove(id)
-        self.sids[id].discard(room)
         self._tell("leave-room", room, id)
-        # Only now, because a listener may have put somebody in again.
-        if not members and self.rooms.pop(room, None) is not None:
+        # Only now, because a listener may have put somebody in again; and only this one, because a listener may have
+        # emptied it and made it anew.
+        if not members and self.rooms.get(room) is members:
+            del self.rooms[room]
             self._tell("delete-room", room)
 
     def _tell(self, event: str, *args: Any) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import h11
 import trio
 
 from .._engine.contract import Headers, Request, Response
@@ -19,11 +20,12 @@ from .._errors import ClientDisconnected, plain_exceptions
 from .asgi_lifespan import ASGI, NOT_TRIO, Receive, Send, in_trio, serve_lifespan
 from .asgi_websocket import ASGIWebSocket
 from .hypercorn_worker import Outlet
+from .static import StaticFiles
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from .._engine.contract import Application
+    from .._engine.contract import Acceptance, Application
 
     Scope = MutableMapping[str, Any]
 
@@ -51,28 +53,41 @@ class ASGIApp:
 
     Args:
         application: The server.
-        other_app: Gets what is not the server's; without one, that is answered 404 with a hint.
+        other_app: Gets what is neither the server's nor one of its ``static_files``; without one, that is answered 404
+            with a hint.
+
+    Raises:
+        ValueError: The server's ``static_files`` name a directory that does not exist.
     """
 
     def __init__(self, application: Application, other_app: ASGI | None = None) -> None:
         self._application = application
         self._other_app = other_app
+        files = getattr(application, "static_files", None)
+        self._files = files if files is None or isinstance(files, StaticFiles) else StaticFiles(files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await serve_lifespan(self._application, self._other_app, scope, receive, send)
             return
         path = _path_below_mount(scope)
-        if not self._application.owns(path) and self._other_app is not None:
-            await self._other_app(scope, receive, send)
-        elif not in_trio():
+        if not in_trio():
             await _refuse(scope, receive, send, _text(500, NOT_TRIO))
         elif not self._application.owns(path):
-            await _refuse(scope, receive, send, _text(404, _hint(path, scope)))
+            await self._serve_elsewhere(scope, path, receive, send)
         elif scope["type"] == "websocket":
             await self._serve_websocket(scope, path, receive, Outlet(send))
         else:
             await self._serve_http(scope, path, receive, Outlet(send))
+
+    async def _serve_elsewhere(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
+        response = None
+        if self._files is not None and scope["type"] == "http":
+            response = await self._files.respond(_request(scope, path))
+        if response is None and self._other_app is not None:
+            await self._other_app(scope, receive, send)
+        else:
+            await _refuse(scope, receive, send, response or _text(404, _hint(path, scope)))
 
     async def _serve_http(self, scope: Scope, path: str, receive: Receive, outlet: Outlet) -> None:
         client = _Client(receive, has_body=scope["method"] not in ("GET", "HEAD"))
@@ -83,7 +98,7 @@ class ASGIApp:
                 nursery.start_soon(client.watch)
                 with client.present:
                     response = await self._application.handle_request(request)
-                nursery.start_soon(_limit, outlet)
+                nursery.start_soon(_limit, outlet, receive)
                 await _respond(outlet, response, client)
                 nursery.cancel_scope.cancel()
 
@@ -92,12 +107,13 @@ class ASGIApp:
         verdict = await self._application.open_websocket(_request(scope, path))
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
-        if isinstance(verdict, Response):
-            await _deny(scope, outlet, verdict)
-            return
-        # Clients that ask for subprotocols want to see one of theirs; the reference takes the first.
-        subprotocol = next(iter(scope.get("subprotocols", ())), None)
-        await outlet({"type": "websocket.accept", "subprotocol": subprotocol, "headers": _encode(verdict.headers)})
+        try:
+            if isinstance(verdict, Response):
+                await _deny(scope, outlet, verdict)
+                return
+            await _accept(scope, outlet, verdict)
+        except h11.LocalProtocolError:
+            return  # the client spoke too early, and hypercorn is in the middle of its own refusal
         websocket = ASGIWebSocket(receive, outlet, verdict.max_message_size)
         await verdict.run(websocket)
         await websocket.finish()
@@ -164,21 +180,31 @@ class _Client:
         self.present.cancel()
 
 
-async def _limit(outlet: Outlet) -> None:
+async def _limit(outlet: Outlet, receive: Receive) -> None:
     """Cut the connection of a client that does not take its response; at once when the server wants to end."""
-    async with outlet.settled(0):
+    async with outlet.settled(0, receive):
         await trio.sleep(WRITE_TIMEOUT)
 
 
 async def _respond(outlet: Outlet, response: Response, client: _Client) -> None:
     await outlet(_head(response, "http.response.start"))
-    await outlet({"type": "http.response.body", "body": response.body, "more_body": True})
-    # After the last message the server says "disconnect" in any case. If it does so before, a write has failed; it
-    # takes one tick to wake the watcher, and the order within that tick is random: so it is known after the second.
-    await trio.lowlevel.checkpoint()
-    if client.gone and response.on_lost is not None:
-        response.on_lost()
-    await outlet({"type": "http.response.body"})
+    body = response.body
+    if response.on_lost is not None:
+        # A client that has the whole body may leave at once, and all that we are told of a write that failed is that
+        # the client has left. So the last byte is held back: one that leaves before that has not got its answer. It
+        # takes one tick to wake the watcher, and the order within that tick is random: it is known after the second.
+        await outlet({"type": "http.response.body", "body": body[:-1], "more_body": True})
+        await trio.lowlevel.checkpoint()
+        if client.gone:
+            response.on_lost()
+        body = body[-1:]
+    await outlet({"type": "http.response.body", "body": body})
+
+
+async def _accept(scope: Scope, outlet: Outlet, acceptance: Acceptance) -> None:
+    # Clients that ask for subprotocols want to see one of theirs; the reference takes the first.
+    subprotocol = next(iter(scope.get("subprotocols", ())), None)
+    await outlet({"type": "websocket.accept", "subprotocol": subprotocol, "headers": _encode(acceptance.headers)})
 
 
 async def _deny(scope: Scope, outlet: Outlet | Send, response: Response) -> None:

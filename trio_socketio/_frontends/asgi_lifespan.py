@@ -104,7 +104,8 @@ async def serve_lifespan(
             await receive()
 
     try:
-        failure = await _run_inside(run_application, other_app, scope)
+        with plain_exceptions():
+            failure = await _run_inside(run_application, other_app, scope)
     except Exception as error:
         # Were this to leave as it is, hypercorn would go on without us, and answer 503 to everybody for ever. An
         # answer that says "failed" is what ends it.
@@ -125,16 +126,15 @@ async def _run_inside(
         await run_application()
         return None
     other = _OtherLifespan(other_app, scope)
-    with plain_exceptions():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(other.run)
-            failure = await other.startup()
-            if failure is None:
-                try:
-                    await run_application()
-                except Exception:
-                    await other.shutdown()
-                    raise
-                failure = await other.shutdown()
-            nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other.run)
+        failure = await other.startup()
+        if failure is None:
+            try:
+                await run_application()
+            except Exception:
+                await other.shutdown()
+                raise
+            failure = await other.shutdown()
+        nursery.cancel_scope.cancel()
     return failure

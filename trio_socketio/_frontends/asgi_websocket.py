@@ -119,7 +119,7 @@ class ASGIWebSocket:
             self._all_sent.set()
 
     async def _read(self, receiver: Receiver, pumping: trio.CancelScope) -> None:
-        async with self._outlet.settled(WRITE_GRACE):
+        async with self._outlet.settled(WRITE_GRACE, self._next):
             while True:
                 if receiver.paused:
                     await receiver.resumed()
@@ -134,7 +134,7 @@ class ASGIWebSocket:
         pumping.cancel()
 
     async def _discard(self, closing: trio.CancelScope) -> None:
-        async with self._outlet.settled(0):
+        async with self._outlet.settled(0, self._next):
             while await self._next() is not None:
                 pass  # what the peer sent before it saw our close frame
         closing.cancel()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trio_socketio.asgi")
 
-#: Seconds for a forceful close, which does not wait for anything.
+#: Seconds for the server to notice that a connection was cut.
 CUT_DEADLINE = 1.0
 
 #: The connection that the current task belongs to; tasks inherit it.
@@ -78,25 +78,42 @@ class Outlet:
             self._idle.set()
 
     @asynccontextmanager
-    async def settled(self, grace: float) -> AsyncIterator[None]:
-        """A context, for another task, that is left when no send is under way.
+    async def settled(self, grace: float, receive: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+        """A context, for the task that receives, which is left when no send is under way.
 
-        This is what makes a cancellation come true: leaving takes no longer than ``grace`` seconds, even if cancelled;
-        then the connection is cut, and the send returns.
+        This is what makes a cancellation come true: leaving takes little longer than ``grace`` seconds, even if
+        cancelled; then the connection is cut, and the send returns.
+
+        Args:
+            grace: Seconds for a send that is under way.
+            receive: Discards one message of the server; its queue may be full, and a send that fails waits for room
+                to say so.
         """
         try:
             yield
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
-                while self._busy:
-                    self._idle = trio.Event()
-                    await self._idle.wait()
+                await self._settle()
             if self._busy:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + CUT_DEADLINE):
                     await self.cut()
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(_discard, receive)
+                        await self._settle()
+                        nursery.cancel_scope.cancel()
+
+    async def _settle(self) -> None:
+        while self._busy:
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     async def cut(self) -> None:
         """Close the TCP connection, as far as the server lets us find it."""
         connection = _connection.get()
         if connection is not None:
             await trio.aclose_forcefully(connection)
+
+
+async def _discard(receive: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await receive()

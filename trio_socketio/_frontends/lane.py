@@ -65,6 +65,8 @@ class Lane(trio.abc.Stream):
         self._sending = trio.Lock()
         self._passed: bytes | None = opening
         self._reading = False  # the pump is
+        #: Trio-websocket's reader was cancelled, so nobody will see the peer's answer to a close frame.
+        self.deaf = False
         self._wake = trio.Event()  # the reader has something to look at
         self._back = trio.Event()  # the reader is done with what was passed on
 
@@ -152,7 +154,11 @@ class Lane(trio.abc.Stream):
             if self.sorter.phase is not Phase.MESSAGES and not self._reading:
                 return await self._read_alone()
             self._wake = trio.Event()
-            await self._wake.wait()
+            try:
+                await self._wake.wait()
+            except trio.Cancelled:
+                self.deaf = True
+                raise
         if self._state is LaneState.BROKEN:
             raise trio.BrokenResourceError("the connection broke")
         raise trio.ClosedResourceError("the connection is closed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -14,6 +14,7 @@ from .static import StaticFiles
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
 
     from .static import StaticFilesOption
 
@@ -28,6 +29,7 @@ class Serving(Served):
     """
 
     _files: StaticFiles | None = None
+    _serving: tuple[trio.CancelScope, ...] = ()
 
     @property
     @abstractmethod
@@ -41,10 +43,24 @@ class Serving(Served):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be running, without a listener, until cancelled: ``await nursery.start(io.run)``."""
-        with plain_exceptions():
+        with plain_exceptions(), self._until_stopped():
             async with self.running():
                 task_status.started()
                 await trio.sleep_forever()
+
+    def stop_serving(self) -> None:
+        """Let all of the ``serve_*`` methods, and `run`, return; what they had entered, ends."""
+        for scope in self._serving:
+            scope.cancel()
+
+    @contextmanager
+    def _until_stopped(self) -> Iterator[None]:
+        with trio.CancelScope() as scope:
+            self._serving = (*self._serving, scope)
+            try:
+                yield
+            finally:
+                self._serving = tuple(other for other in self._serving if other is not scope)
 
     async def serve_tcp(
         self,
@@ -116,7 +132,7 @@ class Serving(Served):
         task_status: trio.TaskStatus[list[ListenerT]],
     ) -> None:
         try:
-            with plain_exceptions():
+            with plain_exceptions(), self._until_stopped():
                 async with nullcontext() if self.is_running else self.running():
                     await trio.serve_listeners(
                         self.handle_stream, listeners, handler_nursery=handler_nursery, task_status=task_status

@@ -101,11 +101,14 @@ class StaticFiles:
     def _load(self, root: Path, path: Path, request: Request) -> Response | None:
         try:
             real = path.resolve(strict=True)
-            if real.is_dir() and real.is_relative_to(root):
-                if not request.path.endswith("/"):
-                    return Response(308, headers=Headers({"location": quote(request.path) + "/"}))
-                real = (real / "index.html").resolve(strict=True)
-            return self._read(real, request) if real.is_relative_to(root) else None
+            if not real.is_relative_to(root):
+                return None
+            if not real.is_dir():
+                return None if request.path.endswith("/") else self._read(real, request)
+            if not request.path.endswith("/"):
+                return Response(308, headers=Headers({"location": quote(request.path) + "/"}))
+            index = (real / "index.html").resolve(strict=True)
+            return self._read(index, request) if index.is_relative_to(root) else None
         except (OSError, ValueError, RuntimeError):  # gone, not readable, no name for this system, a loop of links
             return None
 

@@ -63,7 +63,10 @@ class LaneWebSocket:
         """Close with a handshake; however that ends, and when cancelled at once, the connection is cut."""
         try:
             await self._lane.end_messages()
-            await self._connection.aclose(code)
+            with trio.CancelScope() as handshake:
+                if self._lane.deaf:  # the server is being cancelled: the frame goes out, and that is all
+                    handshake.cancel()
+                await self._connection.aclose(code)
         finally:
             await trio.aclose_forcefully(self._lane)
 

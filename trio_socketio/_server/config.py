@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .._adapters.memory import MemoryAdapter
-from .._engine.config import EngineOptions, require_positive
+from .._engine.config import EngineOptions
+from .._engine.contract import require_positive
 from .._wire.parser import DefaultParser
 
 if TYPE_CHECKING:

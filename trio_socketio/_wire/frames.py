@@ -238,8 +238,8 @@ class FrameSorter:
             pos = stop
         self._pos = pos
         if pos == begin:
-            self._wanted = wanted - pos
             self._partial += self._take(pos)
+            self._wanted = wanted - pos
         return data[begin:pos]
 
     def _is_message(self, first: int) -> bool:

@@ -53,7 +53,7 @@ _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def dumps(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
+def plain_dumps(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
     """Encode a value.
 
     Args:
@@ -65,25 +65,15 @@ def dumps(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
         EncodeError: A value has no JSON form (the text names its type), an integer is beyond 64 bits, or the value is
             nested too deep, as circular data is. What ``default`` raises passes through.
     """
-    return _dumps(value, default)
+    return _write_text(value, lambda unknown: _to_json_type(unknown, default))
 
 
-def loads_untrusted(text: str) -> Any:
+def plain_loads_untrusted(text: str) -> Any:
     """Decode a JSON text.
 
     Raises:
         RemoteProtocolError: It is not JSON, or nested too deep; always with the text ``invalid payload``.
     """
-    return _loads_untrusted(text)
-
-
-def plain_dumps(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
-    """`dumps` without orjson."""
-    return _write_text(value, lambda unknown: _to_json_type(unknown, default))
-
-
-def plain_loads_untrusted(text: str) -> Any:
-    """`loads_untrusted` without orjson."""
     try:
         value = _decoder.decode(text)
     except (ValueError, RecursionError):
@@ -94,7 +84,7 @@ def plain_loads_untrusted(text: str) -> Any:
 
 
 def orjson_dumps(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
-    """`dumps` with orjson."""
+    """`plain_dumps`, faster."""
     answered: list[tuple[Any, Any]] = []
 
     def convert(unknown: Any) -> Any:
@@ -105,7 +95,8 @@ def orjson_dumps(value: Any, default: Callable[[Any], Any] | None = None) -> byt
     try:
         return orjson.dumps(value, convert, _ORJSON_OPTIONS)
     except orjson.JSONEncodeError as error:
-        if error.__cause__ is not None:  # that is how orjson passes on what `convert` raised
+        # A cause is what `convert` has raised, or, in older versions, what a lone surrogate has.
+        if error.__cause__ is not None and not isinstance(error.__cause__, UnicodeEncodeError):
             raise error.__cause__ from None
 
     # Starting over must not ask `default` again for what it has answered already: it counts attachments. Both back ends
@@ -120,7 +111,7 @@ def orjson_dumps(value: Any, default: Callable[[Any], Any] | None = None) -> byt
 
 
 def orjson_loads_untrusted(text: str) -> Any:
-    """`loads_untrusted` with orjson."""
+    """`plain_loads_untrusted`, faster."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -137,9 +128,9 @@ def orjson_loads_untrusted(text: str) -> Any:
 
 
 if orjson is None:
-    _dumps, _loads_untrusted = plain_dumps, plain_loads_untrusted
+    dumps, loads_untrusted = plain_dumps, plain_loads_untrusted
 else:
-    _dumps, _loads_untrusted = orjson_dumps, orjson_loads_untrusted
+    dumps, loads_untrusted = orjson_dumps, orjson_loads_untrusted
     # What these options keep from orjson comes to `_to_json_type`, as it does in the plain back end.
     _ORJSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 

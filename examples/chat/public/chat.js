@@ -17,7 +17,7 @@ const draft = $("draft");
 // sessionStorage is per tab, so two tabs can be two people. The key proves after a lost connection that the name is
 // still mine while the server has not noticed yet that the old connection is dead.
 
-const me = { name: sessionStorage.getItem("name") ?? "", key: sessionStorage.getItem("key") ?? newKey() };
+const me = { name: sessionStorage.getItem("name") ?? "", key: sessionStorage.getItem("secret") ?? newKey() };
 
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16)); // randomUUID() is missing on plain http
@@ -67,7 +67,7 @@ async function ask(event, ...args) {
 socket.on("connect", async () => {
   setState("online");
   sessionStorage.setItem("name", me.name);
-  sessionStorage.setItem("key", me.key);
+  sessionStorage.setItem("secret", me.key);
   const mine = joinedRooms();
   const answers = await Promise.all(mine.map((room) => ask("join", room.name)));
   const refused = answers.find((answer) => answer.error);

@@ -1,0 +1,187 @@
+"""The server pings, and a client that does not answer is gone (Engine.IO protocol, "heartbeat")."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from ..wire_client import EioPolling, EioWebSocket, SessionLost, settle
+from .stage import on_both_transports, open_stage, virtual_time
+
+pytestmark = virtual_time
+
+PING_TIMEOUT = ("ping timeout", None)
+
+
+@on_both_transports
+async def test_silent_client_is_closed_at_interval_plus_timeout_and_not_before(transport: str) -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        await stage.client(transport)
+        await trio.sleep(44.9)
+        assert stage.engine.clients_count == 1
+        await trio.sleep(0.2)
+        assert await stage.close_reason() == PING_TIMEOUT
+        assert stage.engine.clients_count == 0
+
+
+@on_both_transports
+async def test_client_sees_its_transport_close_after_the_timeout(transport: str) -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        client = await stage.client(transport)
+        assert await client.recv() == "2"
+        with pytest.raises(SessionLost):
+            await client.recv()
+        assert trio.current_time() == pytest.approx(45, abs=0.01)
+        assert await stage.end() == PING_TIMEOUT
+
+
+@on_both_transports
+async def test_client_that_answers_lives_on_round_after_round(transport: str) -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        client = await stage.client(transport)
+        for number in range(1, 6):
+            assert await client.recv() == "2"
+            assert trio.current_time() == pytest.approx(number * 25, abs=0.01)
+            await client.send("3")
+        assert await stage.close_reason() is None
+
+
+@on_both_transports
+async def test_timeout_is_not_earlier_than_interval_plus_timeout_after_a_pong(transport: str) -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        client = await stage.client(transport)
+        await trio.sleep(44)
+        await client.send("3")
+        await stage.end()
+        assert trio.current_time() == pytest.approx(44 + 45, abs=0.01)
+
+
+@on_both_transports
+async def test_unsolicited_pong_restarts_the_interval(transport: str) -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        client = await stage.client(transport)
+        await trio.sleep(20)
+        await client.send("3")
+        assert await client.recv() == "2"
+        assert trio.current_time() == pytest.approx(45, abs=0.01)
+
+
+@on_both_transports
+async def test_messages_are_no_pongs(transport: str) -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        client = await stage.client(transport)
+        for _ in range(44):
+            await trio.sleep(1)
+            await client.send("4I am here", "6")
+        assert await stage.close_reason() is None
+        assert await stage.end() == PING_TIMEOUT
+        assert trio.current_time() == pytest.approx(45, abs=0.01)
+
+
+@on_both_transports
+async def test_messages_to_the_client_do_not_postpone_the_ping(transport: str) -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        client = await stage.client(transport)
+        received: list[str | bytes] = []
+        while "2" not in received:
+            await trio.sleep(1)
+            await stage.session.send("x")
+            received.append(await client.recv())
+        assert trio.current_time() == pytest.approx(25, abs=1)
+
+
+@on_both_transports
+async def test_ping_in_the_wrong_direction_is_a_transport_error(transport: str) -> None:
+    async with open_stage() as stage:
+        client = await stage.client(transport)
+        await client.send("2")
+        assert await stage.end() == ("transport error", "invalid heartbeat direction")
+
+
+async def test_poll_is_answered_by_the_ping() -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        client = await stage.net.polling()
+        assert await client.poll() == ["2"]
+        assert trio.current_time() == pytest.approx(25, abs=0.01)
+
+
+# Upgrades
+
+
+async def test_ping_in_flight_on_polling_does_not_end_an_upgraded_session() -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        client = await stage.net.polling()
+        await trio.sleep(44)
+        websocket = await client.upgrade()
+        await trio.sleep(15)
+        assert await stage.close_reason() is None
+        await websocket.send("3")
+        assert await websocket.recv() == "2"
+        assert trio.current_time() == pytest.approx(44 + 15 + 25, abs=0.01)
+
+
+async def test_upgraded_session_still_times_out_if_that_pong_never_comes() -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        client = await stage.net.polling()
+        await trio.sleep(44)
+        await client.upgrade()
+        assert await stage.end() == PING_TIMEOUT
+        assert trio.current_time() == pytest.approx(64, abs=0.01)
+
+
+async def test_upgraded_session_is_pinged_on_its_websocket() -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        websocket = await (await stage.net.polling()).upgrade()
+        for _ in range(3):
+            assert await websocket.recv() == "2"
+            await websocket.send("3")
+        assert trio.current_time() == pytest.approx(75, abs=0.01)
+
+
+# A reader that we have paused
+
+
+@on_both_transports
+async def test_client_that_we_do_not_read_is_not_silent(transport: str) -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20, max_inbox_messages=1) as stage, trio.open_nursery() as nursery:
+        client = await stage.client(transport)
+        nursery.start_soon(client.send, "4first")
+        assert await client.recv() == "2"
+        if isinstance(client, EioWebSocket):
+            await client.send("3")  # stays unread; a polling client cannot even send it
+        await trio.sleep(300)
+        assert await stage.close_reason() is None
+        assert await stage.session.receive() == "first"
+        await settle()
+        if isinstance(client, EioPolling):
+            await client.send("3")
+        assert await client.recv() == "2"
+        await client.send("3")
+        assert await stage.close_reason() is None
+
+
+async def test_client_that_is_silent_after_we_read_on_times_out() -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20, max_inbox_messages=1) as stage:
+        client = await stage.net.engine_websocket()
+        await client.send("4first")
+        await trio.sleep(300)
+        await stage.session.receive()
+        resumed_at = trio.current_time()
+        assert await stage.end() == PING_TIMEOUT
+        assert trio.current_time() - resumed_at <= 20.01
+
+
+async def test_many_large_messages_do_not_delay_pongs() -> None:
+    async with open_stage(ping_interval=0.2, ping_timeout=0.1) as stage:
+        client = await stage.net.engine_websocket()
+        for _ in range(100):
+            await stage.session.send("x" * 65_536)
+        received = 0
+        while received < 100:
+            packet = await client.recv()
+            if packet == "2":
+                await client.send("3")
+            else:
+                received += 1
+                await trio.sleep(0.01)
+        assert await stage.close_reason() is None
