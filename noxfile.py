@@ -114,8 +114,9 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     files = [str(path) for name in CODE for path in (sorted(Path(name).rglob("*.py")) or [Path(name)])]
-    # Not ASYNC114, a list to keep by hand; nor ASYNC124: handlers and protocols' methods may be async without an await.
-    session.run("flake8-async", "--enable=ASYNC1,ASYNC2", "--disable=ASYNC114,ASYNC124", *files)
+    # Not ASYNC114 and 128: who passes `task_status` on has started, too; nor ASYNC124: handlers and protocols' methods
+    # may be async without an await.
+    session.run("flake8-async", "--enable=ASYNC1,ASYNC2", "--disable=ASYNC114,ASYNC124,ASYNC128", *files)
 
 
 @nox.session

@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, overload
+
+import trio
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Sequence
@@ -46,6 +48,19 @@ def refuse_coroutine(result: Any, listener: Listener) -> Any:
         result.close()
         raise TypeError(f"{listener.name} is a plain function that returned a coroutine: register the async one itself")
     return result
+
+
+def raise_cancellations(group: BaseExceptionGroup[Any], report: Callable[[Exception], None]) -> NoReturn:
+    """Report what is an error in a group, and let the rest of it pass.
+
+    Whoever is cancelled inside a nursery of its own, and fails while cleaning up, raises a group of both; ``except
+    Exception`` does not match it.
+    """
+    cancelled, failed = group.split(trio.Cancelled)
+    if cancelled is None or not isinstance(failed, Exception):
+        raise group
+    report(failed)
+    raise cancelled
 
 
 def is_async_callable(fn: Callable[..., Any]) -> bool:
@@ -138,11 +153,13 @@ class Listeners:
 
     def _remove(self, name: Hashable, listener: Listener | None) -> None:
         kept = list(self.get(name))
-        if listener in kept:
-            kept.remove(listener)
+        if listener is None or listener not in kept:
+            return
+        kept.remove(listener)
+        if kept:
             self._by_name[name] = tuple(kept)
-            if not kept:
-                del self._by_name[name]
+        else:
+            del self._by_name[name]
 
     def get(self, name: Hashable) -> tuple[Listener, ...]:
         """The listeners of a name, a snapshot."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 from urllib.parse import parse_qsl, unquote
 
 from .._errors import BodyTooLarge
@@ -36,8 +36,10 @@ class Headers(MutableMapping[str, str]):
     __slots__ = ("_items",)
 
     def __init__(self, items: Iterable[tuple[str, str]] | Mapping[str, str] = ()) -> None:
-        pairs = items.items() if isinstance(items, Mapping) else items
-        self._items: list[tuple[str, str]] = [(name.lower(), value) for name, value in pairs]
+        pairs: Iterable[tuple[str, str]] = items
+        if isinstance(items, Mapping):
+            pairs = cast("Mapping[str, str]", items).items()
+        self._items = [(name.lower(), value) for name, value in pairs]
 
     def __getitem__(self, name: str) -> str:
         name = name.lower()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import enum
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
@@ -25,7 +25,7 @@ from .session import FORCED_CLOSE, Session
 from .websocket import ProbeAcceptance, RefusingAcceptance, SessionAcceptance
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from typing import Self
 
     from typing_extensions import Unpack
@@ -237,15 +237,18 @@ class Engine(Serving):
 
     async def handle_request(self, request: Request) -> Response:
         """Answer an HTTP request."""
+        answer = None
         try:
-            response, fires = await self._answer(request)
-            _add_headers(response, request)
+            answer, fires = await self._answer(request)
+            _add_headers(answer, request)
             if fires:
-                self._listeners.call_sync("headers", response.headers, request)
+                self._listeners.call_sync("headers", answer.headers, request)
         except Exception:
             logger.exception("%r could not be answered", request)
-            response = Response(500)
-        return response
+            if answer is not None and answer.on_lost is not None:
+                answer.on_lost()
+            answer = Response(500)
+        return answer
 
     async def open_websocket(self, request: Request) -> Verdict:
         """Judge the opening request of a WebSocket."""
@@ -287,15 +290,17 @@ class Engine(Serving):
             return self._unavailable()
         sid = await generate_id(self.generate_id, request)
         session = self._begin(sid, request, Phase.POLLING)
+        answered = False
         try:
             await session.started.wait()
-        except trio.Cancelled:
-            session.finish(FORCED_CLOSE)
-            raise
-        response = payload_response(session, self._opening(session))
-        if self.config.cookie is not None:
-            response.headers.add("set-cookie", self.config.cookie.header(sid))
-        self._listeners.call_sync("initial_headers", response.headers, request)
+            response = payload_response(session, self._opening(session))
+            if self.config.cookie is not None:
+                response.headers.add("set-cookie", self.config.cookie.header(sid))
+            self._listeners.call_sync("initial_headers", response.headers, request)
+            answered = True
+        finally:
+            if not answered:  # the client has gone, or a listener failed: nobody knows this session
+                session.finish(FORCED_CLOSE)
         self._register(session)
         return response
 
@@ -324,10 +329,17 @@ class Engine(Serving):
     def _begin(self, sid: str, request: Request, phase: Phase) -> Session:
         if self._nursery is None:
             raise NotRunning("the engine stopped while a client was connecting")
-        session = Session(sid, request, self.config, phase=phase, flusher=self._flusher, on_closed=self._forget)
+        session = Session(
+            sid,
+            request,
+            self.config,
+            phase=phase,
+            flusher=self._flusher,
+            context=self._context,
+            on_closed=self._forget,
+        )
         if self._configure is not None:
             self._configure(session)
-        # In the context of `running()`: a session must not inherit the context variables of its first request.
         self._context.run(self._nursery.start_soon, session.run)
         return session
 
@@ -355,14 +367,12 @@ class Engine(Serving):
             if listener.is_async:
                 session.spawn(self._run_listener, listener.fn, session)
             else:
-                listener.call_sync(session)
+                with _closing_on_failure(session):
+                    listener.call_sync(session)
 
     async def _run_listener(self, fn: Callable[[Session], Any], session: Session) -> None:
-        try:
+        with _closing_on_failure(session):
             await fn(session)
-        except Exception:
-            logger.exception("a connection listener failed; its session is closed")
-            session.close()
 
     def _forget(self, session: Session) -> None:
         if self.sessions.get(session.id) is session:
@@ -386,6 +396,15 @@ class Engine(Serving):
             logger.error("a request came in, but the server is not running: enter `async with io.running()` first")
             self._warned = True
         return Response(503, b"the server is not running", Headers([("content-type", "text/plain")]))
+
+
+@contextmanager
+def _closing_on_failure(session: Session) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        logger.exception("a connection listener failed; its session is closed")
+        session.close()
 
 
 def _add_headers(response: Response, request: Request) -> Response:

@@ -23,6 +23,7 @@ from .outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextvars import Context
 
     from .config import EngineConfig
     from .contract import Request, WebSocket
@@ -136,6 +137,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         "_alarm",
         "_close_by",
         "_config",
+        "_context",
         "_description",
         "_flow",
         "_flusher",
@@ -169,6 +171,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         *,
         phase: Phase,
         flusher: Flusher,
+        context: Context,
         on_closed: Callable[[Session], None],
     ) -> None:
         self.id = id
@@ -187,6 +190,8 @@ class Session(trio.abc.Channel["str | bytes"]):
         self.websocket: WebSocket | None = None
         self.websocket_scope: trio.CancelScope | None = None
         self._config = config
+        # That of `running()`: no task of a session inherits the context variables of the request that it happens in.
+        self._context = context
         self._flusher = flusher
         self._on_closed = on_closed
         self._sink: Sink = Inbox(config.max_inbox_messages)
@@ -285,13 +290,13 @@ class Session(trio.abc.Channel["str | bytes"]):
             logger.exception("a task of session %s failed; this is a bug", self.id)
         finally:
             self.finish(FORCED_CLOSE)
-            await self._sink.aftermath()
+            await self._sink.aftermath()  # noqa: ASYNC102 - it shields itself, each of its waits with a deadline
             self.ended.set()
 
     def spawn(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Start a task that is cancelled when the session closes."""
         assert self.nursery is not None, "the session runs before anything arrives for it"
-        self.nursery.start_soon(fn, *args)
+        self._context.run(self.nursery.start_soon, fn, *args)
 
     def finish(self, reason: str, description: str | None = None) -> None:
         """Close at once, for whatever reason; the first one counts."""
@@ -469,7 +474,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         if not self.phase.open:
             return
         if packet.type is EnginePacketType.MESSAGE:
-            self._sink.on_message(packet.data or "")
+            self._sink.on_message("" if packet.data is None else packet.data)
         elif packet.type is EnginePacketType.PONG:
             self._ping_at = trio.current_time() + self._config.ping_interval
             self._pong_by = inf

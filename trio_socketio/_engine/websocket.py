@@ -31,11 +31,6 @@ RELEASE_INTERVAL = 0.1
 NORMAL, VIOLATION, TOO_LARGE = 1000, 1002, 1009
 
 
-async def _close(websocket: WebSocket, code: int = NORMAL) -> None:
-    with trio.CancelScope(deadline=trio.current_time() + CLOSE_DEADLINE, shield=True):
-        await websocket.aclose(code)
-
-
 async def _pump(session: Session, websocket: WebSocket, receiver: Receiver) -> int:
     """Read until somebody closes; end the session if this WebSocket carries it. Returns the code for a close frame."""
     code, reason, description = NORMAL, FORCED_CLOSE, None
@@ -63,7 +58,8 @@ class RefusingAcceptance(_Acceptance):
     """For what the reference accepts, only to close it at once."""
 
     async def run(self, websocket: WebSocket) -> None:
-        await _close(websocket)
+        with trio.move_on_after(CLOSE_DEADLINE, shield=True):
+            await websocket.aclose()
 
 
 class SessionAcceptance(_Acceptance):
@@ -89,7 +85,8 @@ class SessionAcceptance(_Acceptance):
         try:
             session = self._begin()
         except NotRunning:
-            await _close(websocket)
+            with trio.move_on_after(CLOSE_DEADLINE, shield=True):
+                await websocket.aclose()
             return
         code = NORMAL
         try:
@@ -100,7 +97,8 @@ class SessionAcceptance(_Acceptance):
                 code = await _pump(session, websocket, session)
         finally:
             session.finish(FORCED_CLOSE)
-            await _close(websocket, code)
+            with trio.move_on_after(CLOSE_DEADLINE, shield=True):
+                await websocket.aclose(code)
 
 
 class ProbeAcceptance(_Acceptance):
@@ -125,7 +123,8 @@ class ProbeAcceptance(_Acceptance):
                 finally:
                     probe.over()
         finally:
-            await _close(websocket, code)
+            with trio.move_on_after(CLOSE_DEADLINE, shield=True):
+                await websocket.aclose(code)
 
 
 class _Stage(enum.Enum):

@@ -133,7 +133,7 @@ async def _run_inside(
             try:
                 await run_application()
             except Exception:
-                await other.shutdown()
+                await other.shutdown()  # noqa: ASYNC120  # cancelled here, nobody asks any more why we failed
                 raise
             failure = await other.shutdown()
         nursery.cancel_scope.cancel()

@@ -49,7 +49,8 @@ class Lane(trio.abc.Stream):
     """
 
     __slots__ = (
-        "_back", "_fileno", "_passed", "_reading", "_sending", "_state", "_stream", "_unsent", "_wake", "sorter",
+        "_back", "_fileno", "_passed", "_reading", "_sending", "_state", "_stream", "_unsent", "_wake",
+        "deaf", "sorter",
     )  # fmt: skip
 
     def __init__(self, stream: trio.abc.Stream, opening: bytes, trailing: bytes, max_message_size: int) -> None:

@@ -129,10 +129,15 @@ class AckStream:
             AckTimeout: The timeout of the operator has passed; ``.responses`` are the answers that did arrive.
         """
         with trio.CancelScope(deadline=self._deadline):
-            response = await self._receive.receive()
-            self.responses.append(response)
-            return response
-        raise AckTimeout(self.responses, self._asked - self._answered - self._left)
+            return self._keep(await self._receive.receive())
+        try:
+            return self._keep(self._receive.receive_nowait())  # the answer was in time, even if its reader was not
+        except trio.WouldBlock:
+            raise AckTimeout(self.responses, self._asked - self._answered - self._left) from None
+
+    def _keep(self, response: Any) -> Any:
+        self.responses.append(response)
+        return response
 
     def __aiter__(self) -> Self:
         return self

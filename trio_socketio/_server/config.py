@@ -38,8 +38,9 @@ class ServerConfig:
 
     Args:
         connect_timeout: Seconds within which a client must have joined a namespace; else its session is closed.
-        disconnect_timeout: Seconds that the ``disconnecting`` handlers of a socket may take together, after its tasks
-            have been cancelled, and again its ``disconnect`` handlers; then they are cancelled.
+        disconnect_timeout: Seconds that the cancelled tasks of an ending socket may take to end, then its
+            ``disconnecting`` handlers together, and then its ``disconnect`` handlers; those are cancelled at the end of
+            their time.
         max_concurrent_events: Async handlers of one socket at work at once; 1 is strictly one after the other.
         max_queued_events: Events of one session that wait for their handlers; above that the session stops reading,
             and the client is slowed down by TCP. What has been read already is kept, so a batch may exceed it.

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._engine.handshake import new_id
-from .._errors import ConnectionRefused, RemoteProtocolError
+from .._errors import ConnectionRefused, EncodeError, RemoteProtocolError
+from .._listeners import raise_cancellations
 from .._wire.packets import Packet, PacketType
 from .socket import CLIENT_LEFT, Socket, State
 
 if TYPE_CHECKING:
     from .._engine.session import Session
     from .._wire.parser import Decoder
-    from .namespace import Namespace
     from .server import Server
 
 logger = logging.getLogger("trio_socketio.server")
@@ -160,20 +160,28 @@ class Connection:
                     self._expiry.cancel()
                 socket.open()
         except Exception as error:
-            if not isinstance(error, ConnectionRefused):
-                self.server.on_handler_error(error, socket, "middleware")
-                error = ConnectionRefused("Internal server error")
-            self._refuse(namespace, error)
+            self._refuse(socket, error)
+        except BaseExceptionGroup as group:
+            raise_cancellations(group, lambda error: self.server.on_handler_error(error, socket, "middleware"))
         finally:
             if socket.state is State.CONNECTING:
                 socket.refuse()
-                await namespace.adapter.delete_all(socket.id)
+                with trio.move_on_after(self.config.disconnect_timeout, shield=True):
+                    await namespace.adapter.delete_all(socket.id)
 
-    def _refuse(self, namespace: Namespace, refusal: ConnectionRefused) -> None:
-        data = {"message": refusal.message}
-        if refusal.data is not None:
-            data["data"] = refusal.data
-        self.send(Packet(PacketType.CONNECT_ERROR, namespace.name, data))
+    def _refuse(self, socket: Socket, error: Exception) -> None:
+        """Tell the client why; of what is not meant for its eyes, only that there was something."""
+        name = socket.namespace.name
+        if isinstance(error, ConnectionRefused):
+            data = {"message": error.message} | ({} if error.data is None else {"data": error.data})
+            try:
+                self.send(Packet(PacketType.CONNECT_ERROR, name, data))
+            except EncodeError as unsendable:
+                error = unsendable
+            else:
+                return
+        self.server.on_handler_error(error, socket, "middleware")
+        self.send(Packet(PacketType.CONNECT_ERROR, name, {"message": "Internal server error"}))
 
     # What its sockets ask of it
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import trio
 
 from .._errors import EventArgumentsError
-from .._listeners import Listener, refuse_coroutine
+from .._listeners import Listener, raise_cancellations, refuse_coroutine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 class Ack(Protocol):
     """How the client gets its answer to an event."""
+
+    def expect(self, handlers: int) -> None:
+        """So many handlers are called for the event."""
 
     def answer(self, value: Any) -> None:
         """What a handler returned."""
@@ -43,6 +46,10 @@ class Event(NamedTuple):
 
 class EventHost(Protocol):
     """What the queue asks of its socket."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether something may still be started for it."""
 
     def take_listeners(self, name: str | int) -> Sequence[Listener]:
         """Who is to be called for an event, now."""
@@ -107,10 +114,13 @@ class EventQueue:
                 self._pop()
                 self._call_plain(event)
             elif self._starting < len(self._events):
-                self._starting += 1
-                self._host.spawn(self._work)
+                self._start_worker()
             else:
                 return
+
+    def _start_worker(self) -> None:
+        self._starting += 1
+        self._host.spawn(self._work)
 
     def _peek(self) -> Event | None:
         """The call that is next, or None if there is none, or it has to wait for its listener."""
@@ -122,6 +132,8 @@ class EventQueue:
             if not listeners and self._openings:
                 return None
             self._events.popleft()
+            if event.ack is not None:
+                event.ack.expect(len(listeners))
             self._events.extendleft([event._replace(listener=listener) for listener in reversed(listeners)])
             self._host.on_queued(len(listeners) - 1)
         return None
@@ -136,7 +148,8 @@ class EventQueue:
         try:
             with trio.CancelScope() as scope:
                 self.tasks[trio.lowlevel.current_task()] = scope
-                while (event := self._peek()) is not None:
+                # Above the limit, because its ``connection`` handler is over and others have taken its place: it ends.
+                while self._working <= self._limit and (event := self._peek()) is not None:
                     self._pop()
                     if event.opening:
                         await self._call_opening(event)
@@ -149,7 +162,8 @@ class EventQueue:
 
     async def _call_opening(self, event: Event) -> None:
         self._working -= 1  # it may run for as long as the socket lives
-        self.advance()
+        if self._starting < len(self._events):
+            self._start_worker()  # and not `advance`, which would call a plain function before this one has begun
         try:
             await self._call(event)
         finally:
@@ -175,6 +189,8 @@ class EventQueue:
                 event.ack.answer(result)
         except Exception as error:
             self._host.on_error(error, event)
+        except BaseExceptionGroup as group:
+            raise_cancellations(group, lambda error: self._host.on_error(error, event))
 
     def _call_plain(self, event: Event) -> None:
         listener = event.listener
@@ -193,12 +209,17 @@ class EventQueue:
 
     async def run_task(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run a task of the socket's own, for `Socket.start_soon`."""
+        if not self._host.alive:  # it has ended in the tick in which the task was to begin
+            return
+        event = Event(getattr(fn, "__qualname__", repr(fn)), args)
         try:
             with trio.CancelScope() as scope:
                 self.tasks[trio.lowlevel.current_task()] = scope
                 await fn(*args)
         except Exception as error:
-            self._host.on_error(error, Event(getattr(fn, "__qualname__", repr(fn)), args))
+            self._host.on_error(error, event)
+        except BaseExceptionGroup as group:
+            raise_cancellations(group, lambda error: self._host.on_error(error, event))
         finally:
             self._task_ended()
 

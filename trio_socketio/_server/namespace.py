@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
@@ -177,10 +176,12 @@ class Namespace(Broadcasting):
 
     async def disconnect(self, ids: Sequence[str], close: bool) -> None:
         """Disconnect these sockets, all of them before the first one's handlers run; return when they are over."""
-        async with trio.open_nursery() as nursery:
-            for id in ids:
-                if id in self.sockets:
-                    nursery.start_soon(partial(self.sockets[id].disconnect, close=close))
+        sockets = [self.sockets[id] for id in ids if id in self.sockets]
+        for socket in sockets:
+            socket.begin_disconnect(close)
+        await trio.lowlevel.checkpoint()
+        for socket in sockets:
+            await socket.wait_ended()
 
     def on_server_side_emit(self, args: Sequence[Any], answer: Callable[[Any], None] | None) -> None:
         """Another server has emitted to this namespace."""

@@ -247,6 +247,7 @@ class SocketOperator:
         socket = self._socket
         encoded = socket.encode_event(event, args, compress=self._options.compress)
         if self._options.volatile:
+            await trio.lowlevel.checkpoint_if_cancelled()
             socket.send_volatile(encoded)
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:

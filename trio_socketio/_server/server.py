@@ -10,7 +10,7 @@ import trio
 
 from .._engine.config import EngineConfig, unknown_option
 from .._engine.engine import Engine
-from .._errors import EventArgumentsError
+from .._errors import ConnectionRefused, EventArgumentsError
 from .._frontends.serving import Serving
 from .._listeners import Listeners
 from .config import ServerConfig
@@ -66,7 +66,8 @@ class Server(Broadcasting, Serving):
             if name not in known:
                 raise TypeError(unknown_option(name, known))
         self.config = ServerConfig.from_options({n: given.pop(n) for n in ServerConfig.names() if n in given})
-        self.engine = Engine(**{"path": "/socket.io", **given})
+        given.setdefault("path", "/socket.io")
+        self.engine = Engine(**given)
         self.engine.on_session(self._connect)
         self.namespaces: dict[str, Namespace] = {}
         #: What sockets are told instead of their session's reason, while the server shuts down.
@@ -150,7 +151,8 @@ class Server(Broadcasting, Serving):
                 listener.call_sync(error, socket, event)
             except Exception:
                 logger.exception("an on_error listener failed")
-        if isinstance(error, EventArgumentsError):  # the client's fault: it neither alarms nor disturbs anybody
+        # What is the client's fault, and what was refused on purpose, neither alarms nor disturbs anybody.
+        if isinstance(error, (EventArgumentsError, ConnectionRefused)):
             logger.info("%s: %s", socket, error)
             return
         if not self._error_listeners.get("error"):

@@ -12,7 +12,7 @@ import trio
 
 from .._adapters.contract import BroadcastOptions, SocketDetails
 from .._errors import LocalProtocolError, SocketDisconnected
-from .._listeners import Listener, Listeners, inspect_listener
+from .._listeners import Listener, Listeners, inspect_listener, raise_cancellations
 from .._wire.packets import Packet, PacketType
 from .acks import SingleAck, pack, unpack
 from .events import Event, EventQueue
@@ -124,6 +124,7 @@ class Socket:
         self._listeners = Listeners({"disconnect": 2, "disconnecting": 2})
         self._middlewares: tuple[Listener, ...] = ()
         self._events = EventQueue(self, connection.config.max_concurrent_events)
+        self._finisher: trio.lowlevel.Task | None = None
         self._why: tuple[str, str | None] = ("", None)
 
     # Who it is
@@ -268,6 +269,7 @@ class Socket:
 
     async def ask(self, event: str | int, args: Sequence[Any], options: BroadcastOptions) -> Any:
         """`emit_with_ack`, with flags."""
+        self._require_alive()
         id = self.namespace.next_ack_id()
         encoded = self.encode_event(event, args, id, options.compress)
         ack = self.acks[id] = SingleAck()
@@ -303,15 +305,20 @@ class Socket:
 
     def send_volatile(self, encoded: EncodedPacket) -> None:
         """Queue a packet if it leaves at once; else, or if the socket has ended, drop it."""
-        if self.conn.writable and self.state in (State.CONNECTING, State.CONNECTED):
+        if self.conn.writable and self.alive:
             self.conn.write(encoded)
 
     def _write(self, encoded: EncodedPacket) -> None:
         if not self.conn.write(encoded):
             raise SocketDisconnected(self._why[0] or "forced close")
 
+    @property
+    def alive(self) -> bool:
+        """Whether anything may still be sent or started for it."""
+        return self.state is State.CONNECTED or self.state is State.CONNECTING
+
     def _require_alive(self) -> None:
-        if self.state is State.ENDING or self.state is State.ENDED:
+        if not self.alive:
             raise SocketDisconnected(self._why[0])
 
     @property
@@ -426,11 +433,13 @@ class Socket:
         self._change(State.CONNECTED)
         self.namespace.sockets[self.id] = self
         self._connection.send(Packet(PacketType.CONNECT, self.namespace.name, {"sid": self.id}))
-        self._events.open(self.namespace.take_listeners("connection"), (self,))
+        if self.alive:  # the packet may have been one too many for the client's outbox
+            self._events.open(self.namespace.take_listeners("connection"), (self,))
 
     def refuse(self) -> None:
         """It was not let in, or left before it was."""
         self._change(State.ENDED)
+        self._why = self.conn.closed_because or (SERVER_DISCONNECTED, "refused")
         self._connection.release(self)
         self._drop_everything()
         self.ended.set()
@@ -446,20 +455,25 @@ class Socket:
             close: Close the session underneath, and with it the client's sockets in other namespaces. Every task of
                 the session is cancelled by that, the calling one too if it is one of them.
         """
+        self.begin_disconnect(close)
+        await trio.lowlevel.checkpoint()
+        await self.wait_ended()
+
+    def begin_disconnect(self, close: bool = False) -> None:
+        """Tell the client, and end the socket; with `close`, all sockets of the session, and the session."""
         if close:
             self._connection.disconnect()
-        else:
-            self.begin_disconnect()
-        await trio.lowlevel.checkpoint()
-        if self.state is not State.CONNECTING and not self._events.is_mine():
-            await self.ended.wait()
-
-    def begin_disconnect(self) -> None:
-        """Tell the client, and end the socket."""
-        if self.state is State.CONNECTED:
-            self._connection.send(Packet(PacketType.DISCONNECT, self.namespace.name))
+        elif self.state is State.CONNECTED:
+            # In this order, because the packet may be one too many for the outbox, which ends all that have not ended.
             self.begin_end(SERVER_DISCONNECTED)
+            self._connection.send(Packet(PacketType.DISCONNECT, self.namespace.name))
             self.conn.spawn(self.finish_end)
+
+    async def wait_ended(self) -> None:
+        """Wait until a socket that is ending has ended; not in one of its own tasks, which would wait for itself."""
+        own_task = self._events.is_mine() or trio.lowlevel.current_task() is self._finisher
+        if self.state is not State.CONNECTING and not own_task:
+            await self.ended.wait()
 
     def begin_end(self, reason: str, description: str | None = None) -> None:
         """Nothing is sent or started for it any more, and nobody waits for it; whoever calls this runs `finish_end`."""
@@ -475,9 +489,11 @@ class Socket:
         self._events.cancel()
 
     async def finish_end(self) -> None:
-        """Say goodbye: shielded, each half within ``disconnect_timeout``."""
+        """Say goodbye: shielded, each step within ``disconnect_timeout``."""
+        self._finisher = trio.lowlevel.current_task()
         with self._grace():
             await self._events.wait_idle()
+        with self._grace():
             await self._tell_end("disconnecting")
         self.namespace.sockets.pop(self.id, None)
         with self._grace():
@@ -500,6 +516,8 @@ class Socket:
                     listener.call_sync(*self._why)
             except Exception as error:
                 self.namespace.server.on_handler_error(error, self, event)
+            except BaseExceptionGroup as group:
+                raise_cancellations(group, lambda error: self.namespace.server.on_handler_error(error, self, event))
 
     def _change(self, state: State) -> None:
         if state not in TRANSITIONS[self.state]:
@@ -513,19 +531,25 @@ class Socket:
 class EventAck:
     """The acknowledgement of one event: sent once, or never."""
 
-    __slots__ = ("_id", "_socket")
+    __slots__ = ("_handlers", "_id", "_socket")
 
     def __init__(self, socket: Socket, id: int) -> None:
         self._socket = socket
         self._id: int | None = id
+        self._handlers = 1
+
+    def expect(self, handlers: int) -> None:
+        """So many handlers are called for the event."""
+        self._handlers = handlers
 
     def answer(self, value: Any) -> None:
-        """Send a handler's result.
+        """Send a handler's result, if it is the first that is not None, or that of the last handler.
 
         Raises:
             EncodeError: It cannot be encoded; no acknowledgement was sent.
         """
-        if self._id is None:
+        self._handlers -= 1
+        if self._id is None or (value is None and self._handlers):
             return
         id, self._id = self._id, None
         self._socket.acknowledge(id, pack(value))
