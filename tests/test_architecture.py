@@ -130,7 +130,9 @@ def arrows_violated(source: Source) -> Iterator[str]:
         if not is_within(target, PACKAGE):
             continue
         inner = target.removeprefix(PACKAGE).removeprefix(".")
-        is_public = PUBLIC in allowed and not any(word.startswith("_") for word in inner.split("."))
+        is_public = PUBLIC in allowed and (
+            inner == "__version__" or not any(word[0] == "_" for word in inner.split("."))
+        )
         if not is_public and not any(is_within(inner, part) for part in ("_errors", *allowed)):
             permitted = ", ".join(("_errors", *allowed))
             yield source.violation(line, f"imports {inner}; {rule} may import {permitted}")

@@ -42,7 +42,9 @@ async def test_the_first_example_serves_the_javascript_client(js: Driver) -> Non
     [(serve, args)] = runs
     assert (serve, args) == (io.serve_tcp, (3000,))
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(lambda *, task_status: io.serve_tcp(0, host="127.0.0.1", task_status=task_status))
+        listeners = await nursery.start(
+            lambda *, task_status: io.serve_tcp(0, host="127.0.0.1", task_status=task_status)
+        )
         port = listeners[0].socket.getsockname()[1]
         assert listeners[0].socket.family == socket.AF_INET
         client = await js.connect(f"http://127.0.0.1:{port}")

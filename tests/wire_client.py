@@ -17,6 +17,7 @@ import json
 from base64 import b64decode, b64encode
 from collections import deque
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import h11
@@ -31,7 +32,7 @@ from trio_socketio import Headers
 from trio_socketio._errors import plain_exceptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import TypeAlias
 
@@ -152,7 +153,11 @@ class Net:
     Attributes:
         app: The application.
         path: Where its Engine.IO is, with a slash at the end.
+        chunk_size: If assigned, it is asked for the number of bytes of each piece in which what clients of new
+            connections send arrives.
     """
+
+    chunk_size: Callable[[], int] | None = None
 
     def __init__(self, app: Any, nursery: trio.Nursery) -> None:
         self.app = app
@@ -169,6 +174,8 @@ class Net:
                 are full, the server has to wait. Otherwise they are taken, however many.
         """
         to_server = trio.testing.memory_stream_one_way_pair()
+        if self.chunk_size is not None:
+            to_server[0].send_all_hook = partial(_send_in_pieces, *to_server, self.chunk_size)
         pair = trio.testing.lockstep_stream_one_way_pair if unread else trio.testing.memory_stream_one_way_pair
         to_client: tuple[Any, Any] = pair()
         self._nursery.start_soon(self.app.handle_stream, trio.StapledStream(to_client[0], to_server[1]))
@@ -294,6 +301,13 @@ class Net:
         if transport == "websocket":
             return SioClient(await self.engine_websocket(query, headers, unread=unread))
         return SioClient(await self.polling(query, headers))
+
+
+async def _send_in_pieces(
+    sender: trio.testing.MemorySendStream, receiver: trio.testing.MemoryReceiveStream, chunk_size: Callable[[], int]
+) -> None:
+    while trio.testing.memory_stream_pump(sender, receiver, max_bytes=chunk_size()):
+        await trio.lowlevel.checkpoint()
 
 
 WEBSOCKET_HEADERS = {
@@ -531,6 +545,10 @@ class EioPolling:
         """A GET; the server has seen it when this returns."""
         return await self._net.start_get(self.target)
 
+    async def send_poll(self) -> Exchange:
+        """A GET; the server may not have seen it yet."""
+        return await self._net.start("GET", self.target)
+
     async def poll(self) -> list[str]:
         """The packets that a GET brings, as they are on the wire."""
         response = await self._net.get(self.target)
@@ -550,7 +568,7 @@ class EioPolling:
     async def recv(self) -> str | bytes:
         while not self._packets:
             if self._pending is None:
-                self._pending = await self._net.start("GET", self.target)
+                self._pending = await self.send_poll()
             response = await self._pending.response()
             await self._pending.drop()
             self._pending = None

@@ -30,8 +30,6 @@ def run_on_virtual_clock(
     return trio.run(fn, clock=trio.testing.MockClock(autojump_threshold=0), instruments=instruments)
 
 
-#: For a module's ``pytestmark``: its tests run on the virtual clock.
-virtual_time = pytest.mark.trio(run=run_on_virtual_clock)
 on_both_transports = pytest.mark.parametrize("transport", ["polling", "websocket"])
 
 POLLING = "?EIO=4&transport=polling"

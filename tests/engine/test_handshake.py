@@ -13,12 +13,10 @@ import trio
 from trio_socketio.engineio import Cookie
 
 from ..wire_client import EioPolling, settle
-from .stage import POLLING, WEBSOCKET, Stage, on_both_transports, open_stage, virtual_time
+from .stage import POLLING, WEBSOCKET, Stage, on_both_transports, open_stage
 
 if TYPE_CHECKING:
     from trio_socketio.engineio import Headers, Request, Session
-
-pytestmark = virtual_time
 
 
 async def handshake_text(stage: Stage, transport: str) -> str:
@@ -330,7 +328,9 @@ async def test_header_with_a_line_break_is_an_error_of_the_listener_and_nothing_
 
 
 @on_both_transports
-async def test_failing_header_listener_costs_that_request_only(transport: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_header_listener_costs_that_request_only(
+    transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_stage() as stage:
         stage.engine.once("initial_headers", lambda headers: 1 // 0)
         query = f"?EIO=4&transport={transport}"

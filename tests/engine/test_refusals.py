@@ -10,12 +10,10 @@ import pytest
 from trio_socketio.engineio import ConnectionRefused, Engine
 
 from ..wire_client import EioPolling, Exchange, HttpResponse, WebSocketRefused, settle
-from .stage import POLLING, WEBSOCKET, Stage, on_both_transports, open_stage, virtual_time
+from .stage import POLLING, WEBSOCKET, Stage, on_both_transports, open_stage
 
 if TYPE_CHECKING:
     from trio_socketio.engineio import Headers, Request
-
-pytestmark = virtual_time
 
 MESSAGES = (
     "Transport unknown",
@@ -157,7 +155,9 @@ async def test_transport_mismatch_leaves_the_polling_session_alone(method: str) 
 async def test_polling_for_a_websocket_session_is_a_mismatch_and_leaves_it_alone(method: str) -> None:
     async with open_stage() as stage:
         client = await stage.net.engine_websocket()
-        response = await stage.net.request(method, f"{POLLING}&sid={client.sid}", body=b"4x" if method == "POST" else b"")
+        response = await stage.net.request(
+            method, f"{POLLING}&sid={client.sid}", body=b"4x" if method == "POST" else b""
+        )
         check_answer(response, 3)
         context = {"name": "TRANSPORT_MISMATCH", "transport": "polling", "previousTransport": "websocket"}
         assert [error.context for error in stage.errors] == [context]

@@ -98,7 +98,7 @@ class EchoAcceptance:
 
 
 class Echo:
-    """An `Application`: POST echoes, GET /io/wait never answers, GET /io/big is more than any buffer takes."""
+    """An `Application`: POST echoes, wait never answers, slow reads no body, big is more than any buffer takes."""
 
     def __init__(self) -> None:
         self.is_running = False
@@ -143,6 +143,9 @@ class Echo:
                 await trio.sleep_forever()
             finally:
                 self.abandoned.set()
+        if request.path == "/io/slow":
+            await trio.sleep(0.1)  # for the server's queue to fill: its client is a real one
+            return Response(413)
         if request.path == "/io/big":
             return Response(200, bytes(20_000_000), on_lost=self.lost.set)
         try:
@@ -211,7 +214,7 @@ async def hypercorn(app: ASGI) -> AsyncIterator[Hypercorn]:
         run = partial(serve, cast("Any", app), config, shutdown_trigger=stop.wait)
         binds = await nursery.start(run)
         await trio.testing.wait_all_tasks_blocked()
-        with trio.fail_after(20):
+        with trio.fail_after(20):  # noqa: ASYNC100  # the test has them
             yield Hypercorn(int(binds[0].rpartition(":")[2]))
         stop.set()
         nursery.cancel_scope.deadline = trio.current_time() + 2
@@ -260,6 +263,17 @@ async def test_body_over_the_limit_is_refused_as_it_arrives() -> None:
         await stream.send_all(b"POST /io/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         await stream.send_all(b"400\r\n" + bytes(1024) + b"\r\n")
         assert (await stream.receive_some(100)).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_body_that_nobody_reads_does_not_hold_its_request() -> None:
+    async with hypercorn(ASGIApp(Echo())) as server, await server.connect() as stream:
+        await stream.send_all(b"POST /io/slow HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await stream.send_all((b"100\r\n" + bytes(256) + b"\r\n") * 200)  # many times what the server's queue holds
+        answer = b""
+        with trio.fail_after(2), suppress(trio.BrokenResourceError):
+            while part := await stream.receive_some(1000):
+                answer += part
+    assert answer.startswith(b"HTTP/1.1 413 ")
 
 
 async def test_request_shows_target_client_scheme_and_headers() -> None:
@@ -685,7 +699,7 @@ async def call(app: ASGI, scope: Message, *received: Message) -> list[Message]:
             await trio.sleep_forever()
         return pending.pop(0)
 
-    async def send(message: Message) -> None:
+    async def send(message: Message) -> None:  # noqa: ASYNC124  # may run outside Trio
         sent.append(message)
 
     await app({"headers": [], "query_string": b"", **scope}, receive, send)

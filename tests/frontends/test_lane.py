@@ -519,6 +519,36 @@ async def test_a_close_while_the_pump_still_runs_ends_both() -> None:
         assert client.talk.error is None
 
 
+@both_paths
+async def test_a_server_that_is_cancelled_says_goodbye_and_waits_for_the_answer(
+    make_pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]],
+) -> None:
+    app, talk = App(), Talk()
+    app.verdict = talk
+    ours, theirs = make_pair()
+    async with trio.open_nursery() as nursery, theirs:
+        server = await nursery.start(serve_under_a_scope, app, ours)
+        client = Client(theirs, talk)
+        await client.send(UPGRADE)
+        await client.read_head()
+        await talk.started.wait()
+        server.cancel()
+        assert await client.read_exactly(len(CLOSE_ANSWER)) == CLOSE_ANSWER
+        await client.send(text_frame("dropped") + client_frame(FIN | PING, b"") + CLOSE_FRAME)
+        with trio.fail_after(1):
+            await talk.ended.wait()
+        assert await client.read_all() == b""
+    assert talk.messages == []
+
+
+async def serve_under_a_scope(
+    app: App, stream: trio.abc.Stream, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.CancelScope() as scope:
+        task_status.started(scope)
+        await serve_connection(app, None, stream)
+
+
 async def test_a_reset_ends_the_pump_as_broken() -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     app, talk = App(), Talk()

@@ -92,9 +92,10 @@ class Talk(Recorder):
             code = 1009
         except trio.BrokenResourceError as error:
             self.error = error
-        with trio.move_on_after(self._close_deadline):
-            await websocket.aclose(code)
-        self.ended.set()
+        finally:
+            with trio.move_on_after(self._close_deadline, shield=True):
+                await websocket.aclose(code)
+            self.ended.set()
 
     def on_message(self, message: str | bytes) -> None:
         super().on_message(message)

@@ -46,7 +46,7 @@ async def test_auth_is_the_payload_of_connect(packet: str, auth: dict[str, Any])
 
 
 async def test_the_handshake_is_that_of_the_session_and_auth_that_of_the_namespace() -> None:
-    async with serving() as served:
+    async with serving(cors="*") as served:
         served.io.of("/admin")
         client = await served.net.connect_socketio(auth={"a": 1}, query="&room=7", headers={"origin": "http://x.org"})
         admin = (await client.join("/admin", {"b": 2}))["sid"]

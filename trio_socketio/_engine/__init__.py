@@ -2,5 +2,5 @@
 
 Rooms: ``contract`` (what a front end sees), ``config`` (the options), ``engine`` (requests in, sessions out),
 ``handshake`` (who may in), ``session`` (one client's life), ``outbox`` (what waits for it), ``polling`` and
-``websocket`` (the two ways there), ``flusher`` (one write per session and tick), ``cors`` and ``cookies``.
+``websocket`` (the two ways there), ``flusher`` (one write per session and tick), ``cors``, ``cookies`` and ``proxies``.
 """

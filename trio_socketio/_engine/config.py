@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 from .contract import HttpLimits, require_positive
 from .cookies import Cookie
 from .cors import CORS
+from .proxies import parse_networks
 
 if TYPE_CHECKING:
     from typing import Self
 
     from .contract import Request
+    from .proxies import Network
 
 TRANSPORTS = ("polling", "websocket")
 AllowRequest: TypeAlias = "Callable[[Request], bool | Awaitable[bool]]"
@@ -44,6 +46,7 @@ class EngineOptions(TypedDict, total=False):
     cookie: bool | Cookie | None
     static_files: StaticFilesOption | None
     http_limits: HttpLimits
+    trusted_proxies: str | Iterable[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,8 @@ class EngineConfig:
         static_files: A directory to serve at ``/``, or a mapping from URL prefixes to directories, for paths that are
             not the engine's.
         http_limits: What our own listener takes from a client.
+        trusted_proxies: Addresses and networks (``"127.0.0.1"``, ``"10.0.0.0/8"``) whose ``x-forwarded-for`` and
+            ``x-forwarded-proto`` are believed.
     """
 
     path: str = "/engine.io"
@@ -94,6 +99,7 @@ class EngineConfig:
     cookie: Cookie | None = None
     static_files: StaticFilesOption | None = None
     http_limits: HttpLimits = field(default_factory=HttpLimits)
+    trusted_proxies: tuple[Network, ...] = ()
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -114,6 +120,7 @@ class EngineConfig:
         values = dict(options)
         values["cors"] = CORS.from_option(values.get("cors"))
         values["cookie"] = Cookie.from_option(values.get("cookie"))
+        values["trusted_proxies"] = parse_networks(values.get("trusted_proxies", ()))
         if "transports" in values:
             chosen = values["transports"]
             values["transports"] = (chosen,) if isinstance(chosen, str) else tuple(chosen)

@@ -36,9 +36,8 @@ class Headers(MutableMapping[str, str]):
     __slots__ = ("_items",)
 
     def __init__(self, items: Iterable[tuple[str, str]] | Mapping[str, str] = ()) -> None:
-        pairs: Iterable[tuple[str, str]] = items
-        if isinstance(items, Mapping):
-            pairs = cast("Mapping[str, str]", items).items()
+        # A cast, because Mapping is Iterable too, and checkers cannot tell them apart here.
+        pairs = cast("Iterable[tuple[str, str]]", items.items() if isinstance(items, Mapping) else items)
         self._items = [(name.lower(), value) for name, value in pairs]
 
     def __getitem__(self, name: str) -> str:

@@ -21,6 +21,7 @@ from .contract import Headers, Response
 from .flusher import Flusher
 from .handshake import UNKNOWN_SID, error_response, generate_id, new_id, run_middlewares, verify
 from .polling import payload_response, serve_poll, serve_post
+from .proxies import see_through_proxies
 from .session import FORCED_CLOSE, Session
 from .websocket import ProbeAcceptance, RefusingAcceptance, SessionAcceptance
 
@@ -254,6 +255,7 @@ class Engine(Serving):
         """Judge the opening request of a WebSocket."""
         if self._state is not State.RUNNING:
             return self._unavailable()
+        see_through_proxies(request, self.config.trusted_proxies)
         try:
             response = await run_middlewares(self._middlewares, request)
             if response is None:
@@ -269,6 +271,7 @@ class Engine(Serving):
         """The response, and whether it is one of a session (and so has ``headers`` events)."""
         if self._state is State.STOPPED:
             return self._unavailable(), False
+        see_through_proxies(request, self.config.trusted_proxies)
         try:
             response = await run_middlewares(self._middlewares, request)
             if response is not None:

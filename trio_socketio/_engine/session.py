@@ -312,9 +312,9 @@ class Session(trio.abc.Channel["str | bytes"]):
             if scope is not None:
                 scope.cancel()
         self.resume_reading()
-        self._wake_writers()
         self._sink.on_close(reason, description)
         self._outbox.take()
+        self._wake_writers()
         if self.nursery is not None:
             self.nursery.cancel_scope.cancel()
 

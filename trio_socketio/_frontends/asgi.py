@@ -23,7 +23,7 @@ from .hypercorn_worker import Outlet
 from .static import StaticFiles
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Awaitable, Callable, MutableMapping
 
     from .._engine.contract import Acceptance, Application
 
@@ -78,7 +78,7 @@ class ASGIApp:
         elif scope["type"] == "websocket":
             await self._serve_websocket(scope, path, receive, Outlet(send))
         else:
-            await self._serve_http(scope, path, receive, Outlet(send))
+            await _serve_http(scope, path, receive, Outlet(send), self._application.handle_request)
 
     async def _serve_elsewhere(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
         response = None
@@ -86,21 +86,17 @@ class ASGIApp:
             response = await self._files.respond(_request(scope, path))
         if response is None and self._other_app is not None:
             await self._other_app(scope, receive, send)
-        else:
-            await _refuse(scope, receive, send, response or _text(404, _hint(path, scope)))
+            return
+        found = response or _text(404, _hint(path, scope))
 
-    async def _serve_http(self, scope: Scope, path: str, receive: Receive, outlet: Outlet) -> None:
-        client = _Client(receive, has_body=scope["method"] not in ("GET", "HEAD"))
-        request = _request(scope, path, client)
-        response = Response(400)  # for a client that has gone: it is not sent, but wrappers want to see one
-        with plain_exceptions():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(client.watch)
-                with client.present:
-                    response = await self._application.handle_request(request)
-                nursery.start_soon(_limit, outlet, receive)
-                await _respond(outlet, response, client)
-                nursery.cancel_scope.cancel()
+        async def answer(request: Request) -> Response:
+            await trio.lowlevel.checkpoint()
+            return found
+
+        if scope["type"] == "websocket":
+            await _refuse(scope, receive, send, found)
+        else:
+            await _serve_http(scope, path, receive, Outlet(send), answer)
 
     async def _serve_websocket(self, scope: Scope, path: str, receive: Receive, outlet: Outlet) -> None:
         await receive()  # websocket.connect
@@ -144,6 +140,23 @@ def with_lifespan(application: Application, asgi_app: ASGI) -> ASGI:
     return app
 
 
+async def _serve_http(
+    scope: Scope, path: str, receive: Receive, outlet: Outlet, answer: Callable[[Request], Awaitable[Response]]
+) -> None:
+    client = _Client(receive, has_body=scope["method"] not in ("GET", "HEAD"))
+    request = _request(scope, path, client)
+    response = Response(400)  # for a client that has gone: it is not sent, but wrappers want to see one
+    with plain_exceptions():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.watch)
+            with client.present:
+                response = await answer(request)
+            client.skip_body()
+            nursery.start_soon(_limit, outlet, receive)
+            await _respond(outlet, response, client)
+            nursery.cancel_scope.cancel()
+
+
 class _Client:
     """What comes from the client of an HTTP request: first the body, then, some day, its leaving.
 
@@ -170,6 +183,10 @@ class _Client:
             if body := message.get("body", b""):
                 return bytes(body)
         return b""
+
+    def skip_body(self) -> None:
+        """Nobody reads the body any more: `watch` does, lest it fill the server's queue, and the answer wait behind."""
+        self._body_over.set()
 
     async def watch(self) -> None:
         """Wait until the client leaves, and then end what is done for it."""

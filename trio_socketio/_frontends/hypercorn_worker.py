@@ -2,9 +2,7 @@
 
 Two things, seen with hypercorn 0.18, that no application can mend from where ASGI leaves it:
 
-* A connection's exception ends the whole worker. One byte sent between an upgrade request and its answer is enough,
-  for any application: hypercorn then writes two answers, and its HTTP library refuses. (A server that accepts late is
-  hit rarely, none is safe: the byte may come at any moment.)
+* An exception of one connection ends the whole worker.
 * Its writes are shielded from cancellation without a deadline. A client that does not read holds its request, and with
   it the worker's shutdown, for as long as it likes.
 

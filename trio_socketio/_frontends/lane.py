@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import enum
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
-from .._wire.frames import FrameSorter, Phase
+from .._wire.frames import CLOSE, FrameSorter, Phase, encode_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .._engine.contract import Receiver
 
@@ -49,7 +50,7 @@ class Lane(trio.abc.Stream):
     """
 
     __slots__ = (
-        "_back", "_fileno", "_passed", "_reading", "_sending", "_state", "_stream", "_unsent", "_wake",
+        "_back", "_fileno", "_handshake", "_passed", "_reading", "_sending", "_state", "_stream", "_unsent", "_wake",
         "deaf", "sorter",
     )  # fmt: skip
 
@@ -66,8 +67,9 @@ class Lane(trio.abc.Stream):
         self._sending = trio.Lock()
         self._passed: bytes | None = opening
         self._reading = False  # the pump is
-        #: Trio-websocket's reader was cancelled, so nobody will see the peer's answer to a close frame.
+        #: Whether trio-websocket's reader was cancelled, as it is with the server: it sees no more frames.
         self.deaf = False
+        self._handshake: trio.CancelScope | None = None
         self._wake = trio.Event()  # the reader has something to look at
         self._back = trio.Event()  # the reader is done with what was passed on
 
@@ -145,6 +147,19 @@ class Lane(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """What is passed on to trio-websocket, however much it is. Parks until there is something."""
+        try:
+            return await self._receive_passed()
+        except trio.Cancelled:
+            self._lose_reader()
+            raise
+
+    def _lose_reader(self) -> None:
+        self.deaf = True
+        self._back.set()
+        if self._handshake is not None:
+            self._handshake.cancel()
+
+    async def _receive_passed(self) -> bytes:
         if self._passed is None:
             self._back.set()
         while self._state is LaneState.OPEN:
@@ -155,11 +170,7 @@ class Lane(trio.abc.Stream):
             if self.sorter.phase is not Phase.MESSAGES and not self._reading:
                 return await self._read_alone()
             self._wake = trio.Event()
-            try:
-                await self._wake.wait()
-            except trio.Cancelled:
-                self.deaf = True
-                raise
+            await self._wake.wait()
         if self._state is LaneState.BROKEN:
             raise trio.BrokenResourceError("the connection broke")
         raise trio.ClosedResourceError("the connection is closed")
@@ -180,6 +191,24 @@ class Lane(trio.abc.Stream):
         await self._back.wait()
         self.sorter.end()
         self._wake.set()
+
+    @contextmanager
+    def handshake(self) -> Iterator[None]:
+        """A context for our close frame and the wait for the peer's.
+
+        It ends when trio-websocket's reader is cancelled, as it is with the server: nobody would see the peer's frame.
+        """
+        with trio.CancelScope() as self._handshake:
+            yield
+
+    async def close_alone(self, code: int) -> None:
+        """The closing handshake when trio-websocket's reader has gone before.
+
+        Raises:
+            trio.BrokenResourceError: The connection broke.
+        """
+        await self.send_all(encode_frame(CLOSE, code.to_bytes(2, "big")))
+        await self._read_alone()
 
     # Writing
 
@@ -245,10 +274,14 @@ class Lane(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Trio-websocket's own frames: they go behind what is kept."""
-        if self.send_nowait(bytes(data)):
-            await trio.lowlevel.checkpoint()
-        else:
-            await self.drain()
+        try:
+            if self.send_nowait(bytes(data)):
+                await trio.lowlevel.checkpoint()
+            else:
+                await self.drain()
+        except trio.Cancelled:
+            self._lose_reader()  # for it was writing a pong; or it was us, and all is over anyway
+            raise
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until nothing is kept, and the stream takes more."""

@@ -61,14 +61,18 @@ class LaneWebSocket:
 
     async def aclose(self, code: int = 1000) -> None:
         """Close with a handshake; however that ends, and when cancelled at once, the connection is cut."""
+        lane, connection = self._lane, self._connection
         try:
-            await self._lane.end_messages()
-            with trio.CancelScope() as handshake:
-                if self._lane.deaf:  # the server is being cancelled: the frame goes out, and that is all
-                    handshake.cancel()
-                await self._connection.aclose(code)
+            await lane.end_messages()
+            if not lane.deaf:
+                with lane.handshake():
+                    await connection.aclose(code)
+            elif connection.closed is None:
+                await lane.close_alone(code)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # there is nobody left to say goodbye to
         finally:
-            await trio.aclose_forcefully(self._lane)
+            await trio.aclose_forcefully(lane)
 
 
 async def serve_websocket(stream: trio.abc.Stream, upgrade: Upgrade, write_timeout: float) -> None:

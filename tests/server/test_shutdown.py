@@ -1,0 +1,298 @@
+"""The end of a server: closing, draining, leaving `running`, and being cancelled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trio_socketio import NotRunning, Server, ServerStatistics
+
+from ..wire_client import count_tasks, open_app, settle
+from .support import TRANSPORTS, serving, warnings
+
+if TYPE_CHECKING:
+    from trio_socketio import Socket
+
+SHUTTING_DOWN = "server shutting down"
+
+
+class Ends:
+    """Notes the reasons that all sockets of a server are told, from handlers that take their time."""
+
+    def __init__(self, io: Server, seconds: float = 0.5) -> None:
+        self.reasons: list[str] = []
+        self.cancelled = 0
+        self._seconds = seconds
+        io.on("connection", self._listen)
+
+    def _listen(self, socket: Socket) -> None:
+        async def disconnect(reason: str) -> None:
+            try:
+                await trio.sleep(self._seconds)
+            except trio.Cancelled:
+                self.cancelled += 1
+                raise
+            self.reasons.append(reason)
+
+        socket.on("disconnect", disconnect)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_close_tells_every_socket_and_returns_when_their_handlers_are_over(
+    transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    io = Server()
+    io.of("/other")
+    ends = Ends(io)
+    async with serving(io) as served:
+        pairs = [await served.connect(transport=transport) for _ in range(3)]
+        await pairs[0].client.join("/other")
+        begun = trio.current_time()
+
+        await io.close()
+
+        assert ends.reasons == [SHUTTING_DOWN] * 3
+        assert trio.current_time() - begun == pytest.approx(0.5)
+        assert io.statistics() == ServerStatistics()
+        for pair in pairs:
+            assert await pair.client.lost()  # and no DISCONNECT before it
+        assert not warnings(caplog)
+
+
+async def test_after_close_a_server_that_runs_takes_new_clients() -> None:
+    async with serving() as served:
+        await served.connect()
+        await served.io.close()
+
+        client, socket = await served.connect()
+        await socket.emit("welcome")
+        await client.close()
+        await socket.ended.wait()
+
+        assert socket.conn.closed_because == ("transport close", None)
+
+
+async def test_close_while_nothing_runs_does_nothing() -> None:
+    io = Server()
+
+    await io.close()
+
+    assert not io.is_running
+
+
+async def test_close_twice_at_once_tells_everybody_once() -> None:
+    io = Server()
+    ends = Ends(io)
+    async with serving(io) as served:
+        await served.connect_many(2)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(io.close)
+            nursery.start_soon(io.close)
+
+        assert ends.reasons == [SHUTTING_DOWN] * 2
+
+
+async def test_close_in_a_handler_ends_that_handler_too() -> None:
+    io = Server()
+    ends = Ends(io)
+    steps: list[str] = []
+
+    async def shut_down() -> None:
+        await io.close()
+        steps.append("not reached: the session of this task is closed")
+
+    io.on("connection", lambda socket: socket.on("shut down", shut_down))
+    async with serving(io) as served:
+        pairs = await served.connect_many(3)
+        await pairs[1].client.emit("shut down")
+        await trio.sleep(1)
+
+        assert ends.reasons == [SHUTTING_DOWN] * 3
+        assert steps == []
+
+
+# Draining
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_draining_delivers_what_is_queued_and_says_goodbye(transport: str) -> None:
+    io = Server()
+    ends = Ends(io)
+    async with serving(io) as served, trio.open_nursery() as nursery:
+        client, socket = await served.connect(transport=transport)
+        await socket.emit("last words")
+
+        nursery.start_soon(io.drain, 10.0)
+        await settle()
+
+        assert await client.recv() == '2["last words"]'
+        assert await client.lost()
+        await trio.sleep(1)
+        assert ends.reasons == [SHUTTING_DOWN]
+
+
+async def test_while_draining_no_new_client_is_let_in() -> None:
+    async with serving() as served, trio.open_nursery() as nursery:
+        await served.connect(transport="polling")  # which does not come by to collect its goodbye
+        nursery.start_soon(served.io.drain, 10.0)
+        await settle()
+
+        assert (await served.net.get("?EIO=4&transport=polling")).status == 503
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_draining_is_over_at_its_deadline_whatever_clients_do(transport: str) -> None:
+    io = Server()
+    ends = Ends(io)
+    async with serving(io) as served:
+        client = await served.net.connect_socketio(transport=transport, unread=True)
+        await served.socket_of(client).emit("unread", "." * 100_000)
+        await settle()
+        begun = trio.current_time()
+
+        await io.drain(3.0)
+
+        assert trio.current_time() - begun == pytest.approx(3)
+        assert io.engine.clients_count == 0
+        await trio.sleep(3)
+        assert ends.reasons == [SHUTTING_DOWN]
+
+
+async def test_a_cancelled_drain_closes_at_once() -> None:
+    io = Server()
+    ends = Ends(io)
+    async with serving(io) as served:
+        await served.connect(transport="polling")
+
+        with trio.move_on_after(1):
+            await io.drain(100.0)
+        await trio.sleep(1)
+
+        assert ends.reasons == [SHUTTING_DOWN]
+        assert io.statistics() == ServerStatistics()
+
+
+async def test_draining_a_server_that_does_not_run_is_an_error() -> None:
+    with pytest.raises(NotRunning):
+        await Server().drain(1.0)
+
+
+# Leaving `running`, and being cancelled
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_leaving_running_waits_for_the_handlers_of_all_sockets(transport: str) -> None:
+    io = Server()
+    ends = Ends(io)
+    async with open_app(io, running=False) as net:
+        tasks = count_tasks()
+        async with io.running():
+            for _ in range(3):
+                await net.connect_socketio(transport=transport)
+
+        assert sorted(ends.reasons) == [SHUTTING_DOWN] * 3
+        assert io.statistics() == ServerStatistics()
+        assert not io.is_running
+        await trio.sleep(5)
+        assert count_tasks() <= tasks
+
+
+async def test_an_error_in_the_body_leaves_as_itself_after_the_handlers() -> None:
+    io = Server()
+    ends = Ends(io)
+    async with open_app(io, running=False) as net:
+        with pytest.raises(KeyError):
+            async with io.running():
+                await net.connect_socketio()
+                raise KeyError
+
+        assert ends.reasons == [SHUTTING_DOWN]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("attempt", range(8))
+async def test_a_cancelled_server_tells_its_sockets_that_it_shuts_down(
+    transport: str, attempt: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    io = Server()
+    ends = Ends(io)
+    async with open_app(io, running=False) as net, trio.open_nursery() as nursery:
+        await nursery.start(io.run)
+        for _ in range(2):
+            await net.connect_socketio(transport=transport)
+        nursery.cancel_scope.cancel()
+    assert ends.reasons == [SHUTTING_DOWN] * 2
+    assert io.statistics() == ServerStatistics()
+    assert not warnings(caplog)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_cancelled_server_is_over_at_the_deadline_of_its_handlers(transport: str) -> None:
+    io = Server(disconnect_timeout=2.0)
+    ends = Ends(io, seconds=1000)
+    async with open_app(io, running=False) as net:
+        with trio.CancelScope() as scope:
+            async with io.running():
+                for _ in range(3):
+                    await net.connect_socketio(transport=transport)
+                begun = trio.current_time()
+                scope.cancel()
+                await trio.sleep_forever()
+
+        assert trio.current_time() - begun == pytest.approx(2)
+        assert (ends.reasons, ends.cancelled) == ([], 3)
+        assert io.statistics() == ServerStatistics()
+
+
+async def test_whoever_waits_for_close_is_let_go_when_the_server_is_cancelled() -> None:
+    io = Server()
+    io.of("/other")
+    ends = Ends(io, seconds=1)
+    closed: list[float] = []
+    async with open_app(io, running=False) as net, trio.open_nursery() as outside:
+
+        async def close() -> None:
+            await io.close()
+            closed.append(trio.current_time())
+
+        with trio.CancelScope() as scope:
+            async with io.running():
+                client = await net.connect_socketio()
+                await client.join("/other")  # two sockets: their ends are awaited together
+                outside.start_soon(close)
+                await settle()
+                scope.cancel()
+                await trio.sleep_forever()
+        await trio.sleep(10)
+
+        assert len(closed) == 1
+        assert ends.reasons == [SHUTTING_DOWN]
+
+
+async def test_a_server_can_run_again_but_not_twice_at_once() -> None:
+    io = Server()
+    names: list[Any] = []
+    async with open_app(io, running=False) as net:
+        for _ in range(2):
+            async with io.running():
+                names.append((await net.connect_socketio()).sid)
+                with pytest.raises(RuntimeError, match="running already"):
+                    async with io.running():
+                        pass
+
+    assert len(set(names)) == 2
+
+
+async def test_a_socket_of_a_server_that_has_stopped_is_an_ended_one() -> None:
+    io = Server()
+    async with open_app(io, running=False) as net:
+        async with io.running():
+            client = await net.connect_socketio()
+            socket = io.sockets.sockets[client.sid]
+
+        await io.emit("to nobody")
+        with pytest.raises(trio.BrokenResourceError, match=SHUTTING_DOWN):
+            await socket.emit("x")
