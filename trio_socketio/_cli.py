@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 #: Seconds for clients to be told and sent what is queued for them, after the first signal; the second one ends it.
 DRAIN_DEADLINE = 10.0
-#: Seconds after that for the answers to the last polls: `drain` waits for sessions, not for what the listener writes.
-LAST_WRITES = 0.1
 
 WRONG_ARGUMENT, CANNOT_LISTEN = 2, 1
 
@@ -195,7 +193,6 @@ async def _drain(application: Application, signals: AsyncIterator[int]) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(give_up, nursery.cancel_scope)
         await application.drain(DRAIN_DEADLINE)
-        await trio.sleep(LAST_WRITES)
         nursery.cancel_scope.cancel()
 
 

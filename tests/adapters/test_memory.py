@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trio_socketio.abc import BroadcastOptions, MemoryAdapter, SocketDetails
 from trio_socketio._wire.encoded import EncodedPacket
 from trio_socketio._wire.packets import Packet, PacketType
+from trio_socketio.abc import BroadcastOptions, MemoryAdapter, SocketDetails
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -402,9 +402,7 @@ def test_who_is_meant_is_the_formula_and_each_once(
     found = adapter.sockets(options(rooms, except_rooms))
 
     expected = {
-        id
-        for id, own in members.items()
-        if id in connected and (not rooms or own & rooms) and not own & except_rooms
+        id for id, own in members.items() if id in connected and (not rooms or own & rooms) and not own & except_rooms
     }
     assert sorted(found) == sorted(expected)
 
@@ -476,7 +474,7 @@ async def test_a_cancelled_operation_has_done_nothing(name: str) -> None:
 
     assert scope.cancelled_caught
     assert (adapter.rooms, adapter.sids) == ({"r": {"a"}}, {"a": {"r"}})
-    assert not (directory.delivered or directory.asked or directory.disconnected)
+    assert (directory.delivered, directory.asked, directory.disconnected) == ([], [], [])
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

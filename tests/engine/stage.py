@@ -12,7 +12,7 @@ import trio.testing
 
 from trio_socketio.engineio import Engine
 
-from ..wire_client import EioPolling, EioWebSocket, Net, open_app, settle
+from ..wire_client import EioPolling, EioWebSocket, Net, SessionLost, open_app, settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -92,6 +92,15 @@ def echo(engine: Engine) -> None:
 async def _echo(session: Session) -> None:
     async for message in session:
         await session.send(message)
+
+
+async def run_to_the_end(client: Client) -> str:
+    """Take what still comes to a client; how it sees its session end."""
+    while True:
+        try:
+            await client.recv()
+        except SessionLost as lost:
+            return lost.how
 
 
 async def receive_all(session: Session) -> list[str | bytes]:

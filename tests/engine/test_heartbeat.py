@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -147,10 +147,8 @@ async def test_upgraded_session_is_pinged_on_its_websocket() -> None:
 
 @on_both_transports
 async def test_client_that_we_do_not_read_is_not_silent(transport: str) -> None:
-    async with (
-        open_stage(ping_interval=25, ping_timeout=20, max_inbox_messages=1) as stage,
-        trio.open_nursery() as nursery,
-    ):
+    options: dict[str, Any] = {"ping_interval": 25, "ping_timeout": 20, "max_inbox_messages": 1}
+    async with open_stage(**options) as stage, trio.open_nursery() as nursery:
         client = await stage.client(transport)
         nursery.start_soon(client.send, "4first")
         assert await client.recv() == "2"

@@ -38,7 +38,7 @@ def test_option_that_does_not_exist_suggests_the_one_that_was_meant(wrong: str, 
 
 def test_option_that_resembles_nothing_has_no_suggestion() -> None:
     options: dict[str, Any] = {"zzz": 1}
-    with pytest.raises(TypeError, match="no option 'zzz'$"):
+    with pytest.raises(TypeError, match=r"no option 'zzz'$"):
         Engine(**options)
 
 
@@ -62,6 +62,13 @@ def test_numbers_must_be_numbers_above_zero(name: str, value: object) -> None:
         Engine(**options)
 
 
+@pytest.mark.parametrize("name", ["ping_interval", "ping_timeout", "max_http_buffer_size"])
+def test_what_the_client_is_told_must_be_something_that_can_be_told(name: str) -> None:
+    options: dict[str, Any] = {name: float("inf")}
+    with pytest.raises(ValueError, match=name):
+        Engine(**options)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
@@ -70,6 +77,7 @@ def test_numbers_must_be_numbers_above_zero(name: str, value: object) -> None:
         ({"transports": []}, ValueError, "at least one"),
         ({"transports": ["polling", "tobi"]}, ValueError, "no such transport: 'tobi'"),
         ({"transports": "webtransport"}, ValueError, "no such transport"),
+        ({"max_http_buffer_size": 1e6}, ValueError, "whole number"),
         ({"allow_request": True}, TypeError, "allow_request"),
         ({"cookie": 7}, TypeError, "cookie"),
         ({"cors": True}, TypeError, "cors"),

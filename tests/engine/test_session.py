@@ -192,6 +192,7 @@ async def test_aclose_inside_the_connection_listener_ends_it() -> None:
         assert await client.poll() == ["4bye"]
         assert await client.poll() == ["6", "1"]
         assert await stage.end() == ("forced close", None)
+        assert not after, "the listener is one of the session's tasks"
 
 
 # Back-pressure towards us

@@ -78,7 +78,11 @@ STREAMS = {
 def test_sorting_does_not_depend_on_how_the_bytes_are_cut(name: str) -> None:
     stream = b"".join(STREAMS[name])
     messages, passed_on, phase = sort_all([stream])
-    for chunks in ([stream[i : i + 1] for i in range(len(stream))], [stream[:7], stream[7:]], [stream[:-1], stream[-1:]]):
+    for chunks in (
+        [stream[i : i + 1] for i in range(len(stream))],
+        [stream[:7], stream[7:]],
+        [stream[:-1], stream[-1:]],
+    ):
         again, passed_again, phase_again = sort_all(chunks)
         assert (again, phase_again) == (messages, phase)
         assert b"".join(part for part, _ in passed_again) == b"".join(part for part, _ in passed_on)
@@ -150,7 +154,9 @@ def test_a_message_over_the_limit_is_refused_by_its_announcement(size: int) -> N
     sorter = FrameSorter(LIMIT)
     messages: list[str | bytes] = []
     width = 2 if size < 65_536 else 8
-    sorter.feed(text_frame("a") + bytes((FIN | BINARY, 0x80 | (126 if width == 2 else 127))) + size.to_bytes(width, "big"))
+    sorter.feed(
+        text_frame("a") + bytes((FIN | BINARY, 0x80 | (126 if width == 2 else 127))) + size.to_bytes(width, "big")
+    )
     with pytest.raises(MessageTooLarge, match=f"message of {size} bytes exceeds the limit of {LIMIT} bytes"):
         sorter.sort(messages.append)
     assert messages == ["a"]

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
-import trio.testing
 
 from trio_socketio._engine.contract import Headers, HttpLimits, Response
 from trio_socketio._errors import BodyTooLarge, ClientDisconnected, RemoteProtocolError
@@ -77,6 +76,8 @@ class Talk(Recorder):
         self.ended = trio.Event()
         self.hang_up = trio.CancelScope()
         self.websocket: WebSocket | None = None
+        self._nursery: trio.Nursery | None = None
+        self._replies: list[EncodedPacket] = []
         self._echo = echo
         self._close_deadline = close_deadline
 
@@ -85,13 +86,16 @@ class Talk(Recorder):
         self.started.set()
         code = 1000
         try:
-            with self.hang_up:
-                await websocket.pump(self)
-        except RemoteProtocolError as error:
-            self.error = error
-            code = 1009
-        except trio.BrokenResourceError as error:
-            self.error = error
+            async with trio.open_nursery() as self._nursery:
+                try:
+                    with self.hang_up:
+                        await websocket.pump(self)
+                except RemoteProtocolError as error:
+                    self.error = error
+                    code = 1009
+                except trio.BrokenResourceError as error:
+                    self.error = error
+                self._nursery.cancel_scope.cancel()
         finally:
             with trio.move_on_after(self._close_deadline, shield=True):
                 await websocket.aclose(code)
@@ -99,9 +103,16 @@ class Talk(Recorder):
 
     def on_message(self, message: str | bytes) -> None:
         super().on_message(message)
-        if self._echo and self.websocket is not None:
+        if self._echo:
             text, attachments = (message.encode(), ()) if isinstance(message, str) else (None, (message,))
-            self.websocket.send_nowait([EncodedPacket(text, attachments)])
+            self._replies.append(EncodedPacket(text, attachments))
+
+    def end_batch(self) -> None:
+        super().end_batch()
+        if self._replies and self._nursery is not None and self.websocket is not None:
+            replies, self._replies = self._replies, []
+            if not self.websocket.send_nowait(replies):
+                self._nursery.start_soon(self.websocket.drain)
 
 
 class App(Serving):

@@ -16,6 +16,9 @@ from trio_socketio import ConnectionRefused, Server
 from ..js_client import ConnectError
 from .serving import HOST, MODES, Record, record
 
+#: Where the upgrade has not begun yet, it is the same as polling.
+before_any_upgrade = pytest.mark.parametrize("mode", ["polling", "websocket"])
+
 if TYPE_CHECKING:
     from trio_socketio import Headers, Request, Socket
 
@@ -32,6 +35,7 @@ async def test_client_connects_and_both_ends_agree_who_it_is(js: Driver, served:
     assert socket.rooms == {socket.id}
 
 
+@before_any_upgrade
 async def test_handshake_has_auth_query_and_headers(js: Driver, served: Served, mode: str) -> None:
     _, socket = await served.pair(
         js,
@@ -100,6 +104,7 @@ async def test_unknown_namespace_is_refused_and_the_session_goes_on(js: Driver, 
     assert await main.emit_with_ack("ping?") == ("pong",)
 
 
+@before_any_upgrade
 async def test_refused_client_gets_the_message_and_the_data(js: Driver, served: Served, mode: str) -> None:
     @served.io.use
     async def check(socket: Socket) -> None:
@@ -145,6 +150,7 @@ async def test_failing_middleware_refuses_without_telling_why(js: Driver, served
     assert (type(error), event) == (ValueError, "middleware")
 
 
+@before_any_upgrade
 async def test_request_that_is_not_allowed_makes_no_session(js: Driver, serve: Serve, mode: str) -> None:
     served = await serve(Server(allow_request=lambda request: request.query.get("key") == "open"))
     refusals = Record()
@@ -161,6 +167,7 @@ async def test_request_that_is_not_allowed_makes_no_session(js: Driver, serve: S
     await served.pair(js, mode, query={"key": "open"})
 
 
+@before_any_upgrade
 async def test_only_allowed_origins_connect(js: Driver, serve: Serve, mode: str) -> None:
     served = await serve(Server(cors=["http://app.example"]))
     with pytest.raises(ConnectError):

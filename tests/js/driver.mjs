@@ -41,7 +41,7 @@ function describe(details) {
   return {
     message: details.message ?? null,
     description: isCode ? description : (description?.message ?? null),
-    closeCode: description?.code ?? null,
+    closeCode: description?.code ?? context?.code ?? null,
     body: context?.responseText ?? null,
   };
 }

@@ -17,4 +17,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def run_on_virtual_clock(fn: Any, *args: Any, **options: Any) -> Any:
-    return trio.run(fn, *args, **{**options, "clock": MockClock(autojump_threshold=0)})
+    options["clock"] = MockClock(autojump_threshold=0)
+    return trio.run(fn, *args, **options)

@@ -62,8 +62,8 @@ async def serving(io: Server | None = None, **options: Any) -> AsyncIterator[Ser
         yield Served(io, net)
         await net.end(MANY_TASKS)
         with trio.move_on_after(PATIENCE):
-            while io.statistics() != ServerStatistics():
-                await trio.sleep(0.1)  # noqa: ASYNC110 - there is no event for the end of everything
+            while io.statistics() != ServerStatistics():  # noqa: ASYNC110 - there is no event for the end of everything
+                await trio.sleep(0.1)
         assert io.statistics() == ServerStatistics()
         assert not [nsp for nsp in io.namespaces.values() if nsp.sockets or nsp.adapter.rooms or nsp.adapter.sids]
 

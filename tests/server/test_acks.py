@@ -419,10 +419,13 @@ async def test_a_stream_raises_at_its_timeout_what_it_has_got() -> None:
         pairs = await served.connect_many(3)
         found: list[Any] = []
 
-        with pytest.raises(AckTimeout) as caught:
+        async def ask() -> None:
             async with served.io.timeout(5).acks("question") as replies:
                 await answer(pairs[0].client, "a")
                 await stream(replies, found)
+
+        with pytest.raises(AckTimeout) as caught:
+            await ask()
 
         assert found == ["a"]
         assert (caught.value.responses, caught.value.missing) == (["a"], 2)
@@ -434,13 +437,16 @@ async def test_a_slow_reader_of_a_stream_loses_no_answer_that_came_in_time() -> 
         pairs = await served.connect_many(3)
         found: list[Any] = []
 
-        with pytest.raises(AckTimeout) as caught:
+        async def ask() -> None:
             async with served.io.timeout(5).acks("question") as replies:
                 await answer(pairs[0].client, "a")
                 await answer(pairs[1].client, "b")
                 async for reply in replies:
                     found.append(reply)
                     await trio.sleep(10)
+
+        with pytest.raises(AckTimeout) as caught:
+            await ask()
 
         assert found == caught.value.responses == ["a", "b"]
         assert caught.value.missing == 1

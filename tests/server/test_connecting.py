@@ -138,7 +138,7 @@ async def test_namespaces_may_be_joined_in_one_body_and_are_answered_each() -> N
         await client.send_raw("0", "0/a", "0/nowhere,")
 
         answers = sorted(str(answer)[:5] for answer in await received(client))
-        assert answers == ['0/a,{', '0{"si', "4/now"]
+        assert answers == ["0/a,{", '0{"si', "4/now"]
 
 
 async def test_a_socket_is_invisible_until_it_is_connected() -> None:
@@ -209,7 +209,7 @@ async def test_connection_handlers_start_in_the_order_of_their_registration() ->
 
 # Clients that break the protocol
 
-VIOLATIONS = {
+VIOLATIONS: dict[str, str | bytes] = {
     "second CONNECT": "0",
     "EVENT for a namespace it is not in": '2/admin,["x"]',
     "ACK for a namespace it is not in": "3/admin,1[]",
@@ -271,7 +271,7 @@ async def test_the_first_packet_must_be_connect(packet: str, transport: str) -> 
 
         await client.send_raw(packet)
 
-        assert await client.lost()
+        await client.lost()
         assert served.io.statistics() == ServerStatistics()
 
 
@@ -300,7 +300,7 @@ async def test_packets_for_a_namespace_whose_middlewares_are_at_work_are_violati
         client = await served.net.open_socketio()
         await client.send_raw("0", packet)
 
-        assert await client.lost()
+        await client.lost()
         assert not connected
         assert io.statistics() == ServerStatistics()
 
@@ -329,7 +329,7 @@ async def test_who_joins_no_namespace_in_time_is_disconnected(transport: str, ca
         begun = trio.current_time()
         client = await served.net.open_socketio(transport)
 
-        assert await client.lost()
+        await client.lost()
 
         assert trio.current_time() - begun == pytest.approx(3.0, abs=0.1)
         assert not at_least(caplog, logging.INFO)
@@ -342,7 +342,7 @@ async def test_a_refused_namespace_does_not_count_as_joined() -> None:
             await client.join("/nowhere")
 
         with trio.fail_after(3.5):
-            assert await client.lost()
+            await client.lost()
 
 
 async def test_the_time_to_connect_is_over_when_a_middleware_takes_longer() -> None:

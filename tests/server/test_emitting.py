@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from ..wire_client import settle
 from .support import TRANSPORTS, received, serving
 
 if TYPE_CHECKING:
+    from trio_socketio._engine.session import Session
     from trio_socketio._wire.encoded import EncodedPacket
 
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
         ((), '2["x"]'),
         ((1, None, "é\u2028😀", [True], {"a": {"b": []}}), '2["x",1,null,"é\u2028😀",[true],{"a":{"b":[]}}]'),
         ((float("nan"), float("inf")), '2["x",null,null]'),
-        ((datetime(2024, 1, 2, 3, 4, 5, tzinfo=timezone.utc),), '2["x","2024-01-02T03:04:05+00:00"]'),
+        ((datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC),), '2["x","2024-01-02T03:04:05+00:00"]'),
     ],
 )
 async def test_an_event_arrives_as_json(args: tuple[Any, ...], packet: str, transport: str) -> None:
@@ -149,7 +150,12 @@ async def test_whether_a_packet_may_be_compressed_travels_with_it(
     async with serving() as served:
         _, socket = await served.connect()
         written: list[EncodedPacket] = []
-        monkeypatch.setattr(type(socket.conn), "write", lambda session, packet: written.append(packet) or True)
+
+        def write(session: Session, packet: EncodedPacket) -> bool:
+            written.append(packet)
+            return True
+
+        monkeypatch.setattr(type(socket.conn), "write", write)
 
         await socket.compress(compress).emit("x")
         socket.compress(compress).emit_nowait("x")

@@ -72,7 +72,10 @@ async def test_bytes_anywhere_in_an_answer_are_attachments() -> None:
 
         await client.emit("ask", b"\x01", {"deep": [b"\x02", "text"]}, id=789)
 
-        assert await client.recv() == '62-789[{"_placeholder":true,"num":0},{"deep":[{"_placeholder":true,"num":1},"text"]}]'
+        assert (
+            await client.recv()
+            == '62-789[{"_placeholder":true,"num":0},{"deep":[{"_placeholder":true,"num":1},"text"]}]'
+        )
         assert [await client.recv(), await client.recv()] == [b"\x01", b"\x02"]
 
 
@@ -229,14 +232,13 @@ async def test_on_is_a_decorator_too(method: str) -> None:
     async with serving() as served:
         client, socket = await served.connect()
 
-        @getattr(socket, method)("x")
         def handler() -> None:
             calls.append("x")
 
-        handler()
+        assert getattr(socket, method)("x")(handler) is handler
         await client.emit("x")
         await settle()
-        assert calls == ["x", "x"]
+        assert calls == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +261,7 @@ async def test_a_handler_that_nobody_could_call_is_refused_at_registration(
 
 
 def test_a_connection_handler_must_take_one_argument() -> None:
-    with pytest.raises(TypeError, match='listener of "connection" is called with 1 arguments, but .* needs 2'):
+    with pytest.raises(TypeError, match=r'listener of "connection" is called with 1 arguments, but .* needs 2'):
         Server().on("connection", lambda socket, more: None)
 
 
@@ -401,12 +403,15 @@ async def test_errors_may_leave_running_as_what_they_are(handler: Callable[[], A
     io = handling("x", handler, handler_errors="raise")
     ends: list[str] = []
 
-    with pytest.raises(ValueError, match="the handler's own"):
+    async def serve() -> None:
         async with open_app(io) as net:
             client = await net.connect_socketio()
             io.sockets.sockets[client.sid].on("disconnect", ends.append)
             await client.emit("x")
             await trio.sleep_forever()
+
+    with pytest.raises(ValueError, match="the handler's own"):
+        await serve()
 
     assert ends == ["server shutting down"]
     assert io.statistics() == ServerStatistics()

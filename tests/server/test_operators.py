@@ -89,7 +89,7 @@ async def test_flags_set_before_the_rooms_are_kept() -> None:
         ):
             options = operator.options
             assert (options.volatile, options.compress, options.timeout) == (True, False, 3)
-            assert (options.rooms, options.except_rooms) == ({"r"}, {socket.id})
+            assert (set(options.rooms), set(options.except_rooms)) == ({"r"}, {socket.id})
 
 
 # Whom it reaches
@@ -121,12 +121,11 @@ def test_every_operation_means_the_same_sockets_each_once(
     async def main() -> None:
         async with serving() as served:
             pairs = await assemble(served, members)
-            for other in await served.connect_many(2, "/elsewhere") if served.io.of("/elsewhere") else ():
+            served.io.of("/elsewhere")
+            for other in await served.connect_many(2, "/elsewhere"):
                 await other.socket.join(ROOMS)
             ids = [pair.socket.id for pair in pairs]
-            actual = [
-                (step[0], ids[step[1] % len(ids)]) if isinstance(step[1], int) else step for step in chain
-            ]
+            actual = [(step[0], ids[step[1] % len(ids)]) if isinstance(step[1], int) else step for step in chain]
             operator = reduce(apply, actual, pairs[0].socket.broadcast if from_socket else served.io)
 
             def union(*names: str) -> set[str]:
@@ -141,7 +140,9 @@ def test_every_operation_means_the_same_sockets_each_once(
             assert [await received(pair.client) for pair in pairs] == [['2["x"]'] * yes for yes in meant]
 
             fetched = await operator.fetch_sockets()
-            assert sorted(socket.id for socket in fetched) == sorted(i for i, yes in zip(ids, meant, strict=True) if yes)
+            assert sorted(socket.id for socket in fetched) == sorted(
+                i for i, yes in zip(ids, meant, strict=True) if yes
+            )
 
             await operator.sockets_join(["new", "newer"])
             assert [{"new", "newer"} <= pair.socket.rooms for pair in pairs] == meant
@@ -158,8 +159,8 @@ def test_every_operation_means_the_same_sockets_each_once(
 
 async def test_a_broadcast_stays_in_its_namespace() -> None:
     async with serving() as served:
-        main, other = await served.connect(), await served.connect("/other") if served.io.of("/other") else None
-        assert other is not None
+        served.io.of("/other")
+        main, other = await served.connect(), await served.connect("/other")
         await main.socket.join("r")
         await other.socket.join("r")
 
@@ -255,7 +256,7 @@ async def test_disconnecting_sockets_with_close_ends_the_matching_clients_alone(
             "1",
             "1/other,",
         ]
-        assert await leaving.client.lost()
+        await leaving.client.lost()
         assert await received(staying.client) == []
 
 
@@ -268,7 +269,7 @@ async def test_an_emit_before_disconnecting_everybody_arrives_first() -> None:
 
         for pair in pairs:
             assert [await pair.client.recv(), await pair.client.recv()] == ['2["goodbye"]', "1"]
-            assert await pair.client.lost()
+            await pair.client.lost()
 
 
 async def test_a_handler_that_disconnects_everybody_goes_on_itself() -> None:

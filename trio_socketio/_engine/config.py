@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
@@ -129,6 +130,11 @@ class EngineConfig:
     def __post_init__(self) -> None:
         require_positive(self, "ping_interval", "ping_timeout", "upgrade_timeout", "close_timeout")
         require_positive(self, "max_http_buffer_size", "max_outbox_bytes", "max_outbox_packets", "max_inbox_messages")
+        for name in ("ping_interval", "ping_timeout"):
+            if not isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be finite, because the client is told: a day is 86_400")
+        if not isinstance(self.max_http_buffer_size, int):
+            raise ValueError(f"max_http_buffer_size must be a whole number, not {self.max_http_buffer_size!r}")
         if not self.path.startswith("/"):
             raise ValueError(f"path must begin with a slash: {self.path!r}")
         object.__setattr__(self, "path", self.path.removesuffix("/"))

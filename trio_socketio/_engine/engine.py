@@ -41,6 +41,8 @@ M = TypeVar("M", bound="Middleware")
 
 #: Every this many requests with unknown session ids, one line in the log.
 UNKNOWN_SIDS_PER_WARNING = 25
+#: Seconds for polls that were pending at the close to be told of it; then the connections are cut.
+LAST_ANSWERS = 1.0
 
 
 class State(enum.Enum):
@@ -199,10 +201,17 @@ class Engine(Serving):
 
     async def close(self) -> None:
         """Close all sessions at once (``forced close``); what was queued is lost. Returns when they are over."""
-        self.stop_serving()
-        for session in list(self.sessions.values()):
+        sessions = list(self.sessions.values())
+        for session in sessions:
             session.close(discard=True)
-        await self.wait_empty()
+        try:
+            await trio.lowlevel.checkpoint()
+            for session in sessions:
+                await session.ended.wait()
+            with trio.move_on_after(LAST_ANSWERS):
+                await self.wait_answered()
+        finally:
+            self.stop_serving()
 
     async def drain(self, deadline: float) -> None:
         """Take no new sessions, close the open ones gracefully, and wait for them.
@@ -218,6 +227,7 @@ class Engine(Serving):
         try:
             with trio.move_on_after(deadline):
                 await self.wait_empty()
+                await self.wait_answered()
         finally:
             for session in list(self.sessions.values()):
                 session.close(discard=True)
@@ -226,7 +236,8 @@ class Engine(Serving):
         """Wait until no session is open."""
         await trio.lowlevel.checkpoint()
         while self.sessions:
-            self._empty = trio.Event()
+            if self._empty.is_set():
+                self._empty = trio.Event()
             await self._empty.wait()
 
     # Requests: the engine as an Application
@@ -253,19 +264,22 @@ class Engine(Serving):
 
     async def open_websocket(self, request: Request) -> Verdict:
         """Judge the opening request of a WebSocket."""
+        try:
+            verdict = await self._judge(request)
+        except Exception:
+            logger.exception("%r could not be answered", request)
+            verdict = Response(500)
+        return _add_headers(verdict, request) if isinstance(verdict, Response) else verdict
+
+    async def _judge(self, request: Request) -> Verdict:
         if self._state is not State.RUNNING:
             return self._unavailable()
         see_through_proxies(request, self.config.trusted_proxies)
         try:
             response = await run_middlewares(self._middlewares, request)
-            if response is None:
-                return await self._accept(request)
+            return await self._accept(request) if response is None else response
         except HandshakeRefused as error:
-            response = self._refuse(error, upgrade=True)
-        except Exception:
-            logger.exception("%r could not be answered", request)
-            response = Response(500)
-        return _add_headers(response, request)
+            return self._refuse(error, upgrade=True)
 
     async def _answer(self, request: Request) -> tuple[Response, bool]:
         """The response, and whether it is one of a session (and so has ``headers`` events)."""
@@ -289,9 +303,9 @@ class Engine(Serving):
 
     async def _handshake(self, request: Request) -> Response:
         """A new session on polling. Its handshake travels alone: what a listener sends waits for the next poll."""
+        sid = await generate_id(self.generate_id, request)
         if self._state is not State.RUNNING:
             return self._unavailable()
-        sid = await generate_id(self.generate_id, request)
         session = self._begin(sid, request, Phase.POLLING)
         answered = False
         try:
@@ -317,6 +331,8 @@ class Engine(Serving):
             self._listeners.call_sync("headers", headers, request)
             return ProbeAcceptance(headers, limit, session, self.config.upgrade_timeout)
         sid = await generate_id(self.generate_id, request)
+        if self._state is not State.RUNNING:
+            return self._unavailable()
         self._listeners.call_sync("initial_headers", headers, request)
         self._listeners.call_sync("headers", headers, request)
         return SessionAcceptance(

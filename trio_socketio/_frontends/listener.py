@@ -26,6 +26,8 @@ from .opening import HttpError, Opening, Upgrade, encode_headers, wants_websocke
 from .websocket import serve_websocket
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from .._engine.contract import HttpLimits
     from .static import StaticFiles
 
@@ -48,6 +50,9 @@ class Served(Application, Protocol):
     def http_limits(self) -> HttpLimits:
         """What it takes from a client."""
 
+    def answering(self) -> AbstractContextManager[None]:
+        """Entered while a client is to be answered: from its request until the answer, or its WebSocket, is over."""
+
 
 async def serve_connection(app: Served, files: StaticFiles | None, stream: trio.abc.Stream) -> None:
     """Serve one client until either side closes. The stream is closed afterwards. Raises nothing but cancellations.
@@ -61,7 +66,8 @@ async def serve_connection(app: Served, files: StaticFiles | None, stream: trio.
         # The HTTP side ends before the WebSocket begins, so that an idle WebSocket does not keep its memory.
         upgrade = await HttpConnection(app, files, stream).serve()
         if upgrade is not None:
-            await serve_websocket(stream, upgrade, app.http_limits.write_timeout)
+            with app.answering():
+                await serve_websocket(stream, upgrade, app.http_limits.write_timeout)
     except* (trio.BrokenResourceError, trio.ClosedResourceError) as group:
         logger.debug("a connection broke: %r", group.exceptions[0])
     except* Exception as group:
@@ -95,15 +101,16 @@ class HttpConnection:
         try:
             while (head := await self._read_head(deadline)) is not None:
                 request = self._check_head(head)
-                answer = await self._answer(request, head.http_version)
-                if self._body_error is not None:
-                    _lose(answer)
-                    raise self._body_error
-                if isinstance(answer, Upgrade):
-                    answer.trailing = self._http.trailing_data[0]
-                    return answer
-                if answer is None or not await self._write(answer, request.method):
-                    return None
+                with self._app.answering():
+                    answer = await self._answer(request, head.http_version)
+                    if self._body_error is not None:
+                        _lose(answer)
+                        raise self._body_error
+                    if isinstance(answer, Upgrade):
+                        answer.trailing = self._http.trailing_data[0]
+                        return answer
+                    if answer is None or not await self._write(answer, request.method):
+                        return None
                 if not self._start_next_cycle():
                     await self._linger()
                     return None

@@ -30,6 +30,8 @@ class Serving(Served):
 
     _files: StaticFiles | None = None
     _serving: tuple[trio.CancelScope, ...] = ()
+    _answering = 0
+    _answered: trio.Event | None = None
 
     @property
     @abstractmethod
@@ -52,6 +54,24 @@ class Serving(Served):
         """Let all of the ``serve_*`` methods, and `run`, return; what they had entered, ends."""
         for scope in self._serving:
             scope.cancel()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Entered by the listener while a client is to be answered."""
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
+            if not self._answering and self._answered is not None:
+                self._answered.set()
+
+    async def wait_answered(self) -> None:
+        """Wait until no client is owed an answer: the last ones are written some ticks after the sessions' end."""
+        await trio.lowlevel.checkpoint()
+        while self._answering:
+            self._answered = trio.Event()
+            await self._answered.wait()
 
     @contextmanager
     def _until_stopped(self) -> Iterator[None]:

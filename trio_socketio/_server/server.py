@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import trio
 
 from .._engine.config import EngineConfig, unknown_option
-from .._engine.engine import Engine
+from .._engine.engine import LAST_ANSWERS, Engine
 from .._errors import ConnectionRefused, EventArgumentsError
 from .._frontends.serving import Serving
 from .._listeners import Listeners
@@ -209,13 +209,15 @@ class Server(Broadcasting, Serving):
         Inside a ``running()`` of the caller's own the server stays ready for new clients. A server that is not running
         is closed already.
         """
-        self.stop_serving()
         self.close_reason = SHUTTING_DOWN
+        connections = list(self._connections)
         try:
             await self.engine.close()
-            while self._connections:
-                await next(iter(self._connections)).session.ended.wait()
+            await _wait_ended(connections)
+            with trio.move_on_after(LAST_ANSWERS):
+                await self.wait_answered()
         finally:
+            self.stop_serving()
             self.close_reason = None
 
     async def drain(self, deadline: float) -> None:
@@ -229,7 +231,10 @@ class Server(Broadcasting, Serving):
         """
         self.close_reason = SHUTTING_DOWN
         try:
-            await self.engine.drain(deadline)
+            with trio.move_on_after(deadline):
+                await self.engine.drain(deadline)
+                await _wait_ended(list(self._connections))  # their `disconnect` handlers may still be at work
+                await self.wait_answered()
         finally:
             self.close_reason = None
 
@@ -301,3 +306,8 @@ class Server(Broadcasting, Serving):
 
     def __repr__(self) -> str:
         return f"<Server at {self.engine.config.path}/, {self.engine.clients_count} sessions>"
+
+
+async def _wait_ended(connections: list[Connection]) -> None:
+    for connection in connections:
+        await connection.session.ended.wait()

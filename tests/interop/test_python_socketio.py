@@ -1,0 +1,149 @@
+"""The essentials with the synchronous client of `python-socketio`, which runs in threads of its own."""
+
+from __future__ import annotations
+
+import queue
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import socketio
+import trio
+
+from trio_socketio import ConnectionRefused
+
+from .serving import PATIENCE, record
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from trio_socketio import Socket
+
+    from .serving import Served
+
+ARGUMENTS: list[tuple[Any, ...]] = [
+    (),
+    ("one",),
+    (1, "two", {"three": [3.5, None, True]}),
+    ({"deep": [b"\x00\xff"]}, "é", b""),
+]
+
+
+async def blocking(fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call something that blocks; a thread that does not come back is left behind."""
+    with trio.fail_after(PATIENCE):
+        return await trio.to_thread.run_sync(partial(fn, *args, **options), abandon_on_cancel=True)
+
+
+class PythonClient:
+    """One client. What it hears is in `events`, as ``(namespace, event, *arguments)``."""
+
+    def __init__(self, transport: str) -> None:
+        self.sio = socketio.Client(reconnection=False, handle_sigint=False)
+        self.events: queue.Queue[tuple[Any, ...]] = queue.Queue()
+        self._transport = transport
+        for namespace in ("/", "/chat"):
+            self.sio.on("*", partial(self._hear, namespace), namespace=namespace)
+            for event in ("disconnect", "connect_error"):
+                self.sio.on(event, partial(self._hear, namespace, event), namespace=namespace)
+
+    def _hear(self, *event: Any) -> list[Any]:
+        self.events.put(event)
+        return list(event[2:])
+
+    async def connect(self, served: Served, *namespaces: str, **options: Any) -> None:
+        options = {"transports": [self._transport], "namespaces": list(namespaces or ("/",)), **options}
+        await blocking(self.sio.connect, served.url, wait_timeout=PATIENCE, **options)
+
+    async def emit(self, event: str, *args: Any, namespace: str = "/") -> None:
+        await blocking(self.sio.emit, event, args, namespace=namespace)
+
+    async def call(self, event: str, *args: Any, namespace: str = "/") -> Any:
+        return await blocking(self.sio.call, event, args, namespace=namespace, timeout=PATIENCE)
+
+    async def next(self) -> tuple[Any, ...]:
+        return tuple(await blocking(self.events.get, timeout=PATIENCE))
+
+    async def disconnect(self) -> None:
+        await blocking(self.sio.disconnect)
+
+
+@pytest.fixture(params=["polling", "websocket"])
+async def python(request: pytest.FixtureRequest) -> AsyncIterator[PythonClient]:
+    """A client, not connected yet."""
+    client = PythonClient(request.param)
+    yield client
+    await client.disconnect()
+
+
+async def socket_of(served: Served, python: PythonClient, namespace: str = "/") -> Socket:
+    return served.io.of(namespace).sockets[python.sio.get_sid(namespace)]
+
+
+async def test_client_connects_with_auth_and_disconnects(served: Served, python: PythonClient) -> None:
+    await python.connect(served, auth={"token": 1}, headers={"X-App": "interop"})
+    socket = await socket_of(served, python)
+    ends = record(socket, "disconnect")
+    assert (socket.handshake.auth, socket.handshake.headers["x-app"]) == ({"token": 1}, "interop")
+    assert socket.conn.transport == python.sio.transport()
+    await python.disconnect()
+    reason, _ = await ends.only()
+    # On a WebSocket this client may close the connection before its other thread has sent the DISCONNECT.
+    assert reason in ("client namespace disconnect", "transport close")
+    await served.empty()
+
+
+async def test_events_and_acks_pass_in_both_directions(served: Served, python: PythonClient) -> None:
+    await python.connect(served)
+    socket = await socket_of(served, python)
+    heard = record(socket, "event")
+    socket.on("echo", lambda *args: args)
+    for args in ARGUMENTS:
+        await python.emit("event", *args)
+        await socket.emit("event", *args)
+        assert await python.next() == ("/", "event", *args)
+        answer = args[0] if len(args) == 1 else args
+        assert await python.call("echo", *args) == (answer or None)
+        with trio.fail_after(PATIENCE):
+            assert await socket.emit_with_ack("echo", *args) is not None
+        await python.next()
+    assert await heard.reach(len(ARGUMENTS)) == ARGUMENTS
+
+
+async def test_namespaces_of_one_session_do_not_meet(served: Served, python: PythonClient) -> None:
+    served.io.of("/chat")
+    await python.connect(served, "/", "/chat")
+    socket, chat = await socket_of(served, python), await socket_of(served, python, "/chat")
+    assert socket.conn is chat.conn
+    await served.io.of("/chat").emit("news", b"x")
+    assert await python.next() == ("/chat", "news", b"x")
+    await chat.disconnect()
+    assert (await python.next())[:2] == ("/chat", "disconnect")
+    socket.on("still", lambda: "here")
+    assert await python.call("still") == "here"
+
+
+async def test_refused_client_gets_the_message(served: Served, python: PythonClient) -> None:
+    @served.io.use
+    def refuse(socket: Socket) -> None:
+        raise ConnectionRefused("not you", data=[1])
+
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        await python.connect(served)
+    assert await python.next() == ("/", "connect_error", {"message": "not you", "data": [1]})
+    await served.empty()
+
+
+async def test_client_upgrades_and_loses_nothing(served: Served) -> None:
+    python = PythonClient("websocket")
+
+    @served.io.on("connection")
+    async def connected(socket: Socket) -> None:
+        for number in range(50):
+            await socket.emit("count", number)
+            await trio.sleep(0.001)
+
+    await python.connect(served, transports=["polling", "websocket"])
+    assert python.sio.transport() == "websocket"
+    assert [await python.next() for _ in range(50)] == [("/", "count", number) for number in range(50)]
+    await python.disconnect()
