@@ -343,6 +343,19 @@ async def test_failing_header_listener_costs_that_request_only(
     assert len(caplog.records) == 1
 
 
+async def test_session_whose_handshake_or_poll_could_not_be_answered_ends(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_stage() as stage:
+        stage.engine.once("headers", lambda headers: 1 // 0)
+        assert (await stage.net.get(POLLING)).status == 500
+        assert stage.engine.clients_count == 0
+        client = await stage.net.polling()
+        await stage.session.send("lost")
+        stage.engine.once("headers", lambda headers: 1 // 0)
+        assert (await stage.net.get(client.target)).status == 500
+        assert (await stage.end())[0] == "transport error"
+    assert len(caplog.records) == 2
+
+
 UPGRADE = {
     "connection": "Upgrade",
     "upgrade": "websocket",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,6 +123,31 @@ async def test_message_right_behind_the_upgrade_packet_is_delivered() -> None:
         websocket = await probed(client)
         await websocket.send_raw(websocket.encode("5") + websocket.encode("4first") + websocket.encode("4second"))
         assert [await stage.session.receive() for _ in range(2)] == ["first", "second"]
+
+
+async def test_upgrade_before_the_answer_to_the_probe_was_taken_keeps_the_order() -> None:
+    async with open_stage() as stage:
+        client = await stage.net.polling()
+        websocket = await stage.net.websocket(f"{WEBSOCKET}&sid={client.sid}", unread=True)
+        await websocket.send("2probe")
+        await settle()
+        await websocket.send("5")
+        await settle()
+        for number in range(3):
+            await stage.session.send(str(number))
+            await settle()
+        assert [await websocket.recv() for _ in range(4)] == ["3probe", "40", "41", "42"]
+
+
+async def test_upgraded_session_stops_reading_when_its_inbox_is_full() -> None:
+    async with open_stage(max_inbox_messages=3) as stage:
+        client = await stage.net.polling()
+        websocket = await client.upgrade()
+        for number in range(10):
+            await websocket.send(f"4{number}")
+            await settle()
+        stage.session.close(discard=True)
+        assert await receive_all(stage.session) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -325,6 +351,7 @@ async def test_closing_session_with_nothing_queued_closes_when_the_upgrade_compl
         await websocket.send("5")
         assert (await websocket.closed()).code == 1000
         assert await stage.end() == ("forced close", None)
+        assert trio.current_time() == 0
 
 
 async def test_failed_probe_leaves_a_closing_session_closing() -> None:
@@ -338,7 +365,7 @@ async def test_failed_probe_leaves_a_closing_session_closing() -> None:
         assert await stage.end() == ("forced close", None)
 
 
-async def test_closing_session_cannot_be_probed() -> None:
+async def test_closing_session_cannot_be_probed(caplog: pytest.LogCaptureFixture) -> None:
     async with open_stage() as stage:
         client = await stage.net.polling()
         stage.session.close()
@@ -346,6 +373,7 @@ async def test_closing_session_cannot_be_probed() -> None:
         assert (await websocket.closed()).code == 1000
         assert await stage.close_reason() is None
         assert await client.poll() == ["6", "1"]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_upgraded_session_ends_with_its_websocket() -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import hypercorn.trio
+import pytest
 import trio
 from hypercorn.config import Config
 
@@ -29,16 +30,19 @@ HOST = "127.0.0.1"
 #: The JavaScript client's ``transports`` option by the name of what it leads to.
 MODES = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["polling", "websocket"]}
 
+#: For tests in which it makes no difference how a client came to its transport.
+either_transport = pytest.mark.parametrize("mode", ["polling", "websocket"])
+
 
 async def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until something has become true.
+    """Wait until something has become true, of which no event tells.
 
     Raises:
         AssertionError: It has not, within `PATIENCE` seconds.
     """
     with trio.move_on_after(PATIENCE):
         while not condition():
-            await trio.sleep(0.002)
+            await trio.sleep(0.002)  # noqa: ASYNC110 - nobody tells when a foreign client's doing has arrived
         return
     raise AssertionError(f"{what} did not come true within {PATIENCE:g} seconds")
 
@@ -110,10 +114,7 @@ class Served:
 
     async def empty(self) -> None:
         """Wait until nothing is left of any client."""
-        with trio.move_on_after(PATIENCE):
-            while self.io.statistics() != ServerStatistics():
-                await trio.sleep(0.002)
-        assert self.io.statistics() == ServerStatistics()
+        await until(lambda: self.io.statistics() == ServerStatistics(), "a server without clients")
 
 
 #: Serves on a port (0: any) until the event is set; the value of ``task_status`` is the port.
@@ -169,3 +170,7 @@ class Serve:
         """Stop every server."""
         for served in self._started:
             await served.stop()
+
+
+#: For tests of what happens above the front end, whichever that is.
+on_one_front_end = pytest.mark.parametrize("front_end", [pytest.param(own_listener, id="listener")])

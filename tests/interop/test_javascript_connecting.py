@@ -14,10 +14,7 @@ import trustme
 from trio_socketio import ConnectionRefused, Server
 
 from ..js_client import ConnectError
-from .serving import HOST, MODES, Record, record
-
-#: Where the upgrade has not begun yet, it is the same as polling.
-before_any_upgrade = pytest.mark.parametrize("mode", ["polling", "websocket"])
+from .serving import HOST, MODES, Record, either_transport, on_one_front_end, record
 
 if TYPE_CHECKING:
     from trio_socketio import Headers, Request, Socket
@@ -35,7 +32,7 @@ async def test_client_connects_and_both_ends_agree_who_it_is(js: Driver, served:
     assert socket.rooms == {socket.id}
 
 
-@before_any_upgrade
+@either_transport
 async def test_handshake_has_auth_query_and_headers(js: Driver, served: Served, mode: str) -> None:
     _, socket = await served.pair(
         js,
@@ -57,6 +54,7 @@ async def test_server_with_another_path_is_found_there(js: Driver, serve: Serve)
     assert (await client.state()).connected
 
 
+@either_transport
 async def test_what_the_connection_handler_emits_comes_right_after_the_connect(
     js: Driver, served: Served, mode: str
 ) -> None:
@@ -70,6 +68,7 @@ async def test_what_the_connection_handler_emits_comes_right_after_the_connect(
     assert [event.name for event in client.events if "." not in event.name] == ["connect", "first", "second"]
 
 
+@either_transport
 async def test_namespaces_of_one_session_do_not_meet(js: Driver, served: Served, mode: str) -> None:
     for name in ("/chat", "/news"):
         served.io.of(name)
@@ -94,6 +93,7 @@ async def test_namespaces_of_one_session_do_not_meet(js: Driver, served: Served,
     assert "down" not in [event.name for event in chat.events]
 
 
+@on_one_front_end
 async def test_unknown_namespace_is_refused_and_the_session_goes_on(js: Driver, served: Served) -> None:
     main, socket = await served.pair(js)
     stranger = await main.join("/nowhere")
@@ -104,7 +104,7 @@ async def test_unknown_namespace_is_refused_and_the_session_goes_on(js: Driver, 
     assert await main.emit_with_ack("ping?") == ("pong",)
 
 
-@before_any_upgrade
+@either_transport
 async def test_refused_client_gets_the_message_and_the_data(js: Driver, served: Served, mode: str) -> None:
     @served.io.use
     async def check(socket: Socket) -> None:
@@ -119,6 +119,7 @@ async def test_refused_client_gets_the_message_and_the_data(js: Driver, served: 
     assert list(served.io.sockets.sockets) == [socket.id]
 
 
+@on_one_front_end
 async def test_refused_client_may_try_again_in_the_same_session(js: Driver, served: Served) -> None:
     doors = [ConnectionRefused("closed")]
 
@@ -135,6 +136,7 @@ async def test_refused_client_may_try_again_in_the_same_session(js: Driver, serv
     assert (await served.socket_of(club, "/club")).conn is socket.conn
 
 
+@on_one_front_end
 async def test_failing_middleware_refuses_without_telling_why(js: Driver, served: Served) -> None:
     errors = Record()
     served.io.on_error(errors.add)
@@ -150,7 +152,7 @@ async def test_failing_middleware_refuses_without_telling_why(js: Driver, served
     assert (type(error), event) == (ValueError, "middleware")
 
 
-@before_any_upgrade
+@either_transport
 async def test_request_that_is_not_allowed_makes_no_session(js: Driver, serve: Serve, mode: str) -> None:
     served = await serve(Server(allow_request=lambda request: request.query.get("key") == "open"))
     refusals = Record()
@@ -167,7 +169,7 @@ async def test_request_that_is_not_allowed_makes_no_session(js: Driver, serve: S
     await served.pair(js, mode, query={"key": "open"})
 
 
-@before_any_upgrade
+@either_transport
 async def test_only_allowed_origins_connect(js: Driver, serve: Serve, mode: str) -> None:
     served = await serve(Server(cors=["http://app.example"]))
     with pytest.raises(ConnectError):

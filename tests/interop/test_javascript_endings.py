@@ -5,21 +5,18 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-import pytest
 import trio
 
 from trio_socketio import Server
 
 from ..js_client import open_driver
-from .serving import MODES, Record, own_listener, record, until
+from .serving import MODES, Record, either_transport, on_one_front_end, own_listener, record, until
 
 if TYPE_CHECKING:
     from trio_socketio import Socket
 
     from ..js_client import Client, Driver
     from .serving import FrontEnd, Serve, Served
-
-on_either_transport = pytest.mark.parametrize("mode", ["polling", "websocket"])
 
 
 async def reason_of(client: Client) -> str:
@@ -36,6 +33,7 @@ async def test_client_that_disconnects_says_so(js: Driver, served: Served, mode:
     await served.empty()
 
 
+@on_one_front_end
 async def test_client_that_leaves_one_namespace_stays_in_the_other(js: Driver, served: Served) -> None:
     served.io.of("/chat")
     main, socket = await served.pair(js)
@@ -50,6 +48,7 @@ async def test_client_that_leaves_one_namespace_stays_in_the_other(js: Driver, s
     assert len(served.io.of("/chat").sockets) == 1
 
 
+@either_transport
 async def test_disconnected_client_is_told_who_did_it_and_may_come_back(js: Driver, served: Served, mode: str) -> None:
     client, socket = await served.pair(js, mode)
     ends = record(socket, "disconnect")
@@ -60,9 +59,8 @@ async def test_disconnected_client_is_told_who_did_it_and_may_come_back(js: Driv
     assert (await served.socket_of(client)).id != socket.id
 
 
-async def test_disconnect_with_close_ends_every_namespace_of_the_session(
-    js: Driver, served: Served, mode: str
-) -> None:
+@either_transport
+async def test_disconnect_with_close_ends_every_namespace_of_the_session(js: Driver, served: Served, mode: str) -> None:
     served.io.of("/chat")
     main, socket = await served.pair(js, mode)
     chat = await main.join("/chat")
@@ -75,6 +73,7 @@ async def test_disconnect_with_close_ends_every_namespace_of_the_session(
     await served.empty()
 
 
+@either_transport
 async def test_closing_server_closes_the_transports(js: Driver, served: Served, mode: str) -> None:
     client, socket = await served.pair(js, mode)
     ends = record(socket, "disconnect")
@@ -96,6 +95,7 @@ async def test_draining_server_delivers_what_is_queued_first(js: Driver, served:
     assert len(await client.wait_for_many("event", 100)) == 100
 
 
+@either_transport
 async def test_client_that_closes_its_engine_is_a_transport_close(js: Driver, served: Served, mode: str) -> None:
     client, socket = await served.pair(js, mode)
     ends = record(socket, "disconnect")
@@ -105,7 +105,7 @@ async def test_client_that_closes_its_engine_is_a_transport_close(js: Driver, se
     await served.empty()
 
 
-@on_either_transport
+@either_transport
 async def test_lost_network_ends_both_sides(js: Driver, serve: Serve, mode: str) -> None:
     served = await serve(Server(ping_interval=0.3, ping_timeout=0.2))
     client, socket = await served.pair(js, mode)
@@ -122,7 +122,7 @@ async def test_lost_network_ends_both_sides(js: Driver, serve: Serve, mode: str)
     await served.empty()
 
 
-@on_either_transport
+@either_transport
 async def test_silent_client_is_a_ping_timeout(js: Driver, serve: Serve, mode: str) -> None:
     served = await serve(Server(ping_interval=0.2, ping_timeout=0.15))
     client, socket = await served.pair(js, mode)
@@ -147,10 +147,11 @@ class stopped:
         self._process.send_signal(signal.SIGCONT)
 
 
+@either_transport
 async def test_client_that_answers_pings_stays(js: Driver, serve: Serve, mode: str) -> None:
-    served = await serve(Server(ping_interval=0.05, ping_timeout=0.5))
+    served = await serve(Server(ping_interval=0.05, ping_timeout=0.3))
     client, socket = await served.pair(js, mode)
-    await trio.sleep(0.7)
+    await trio.sleep(0.4)
     assert socket.connected
     assert (await client.state()).connected
 
@@ -174,7 +175,7 @@ async def test_client_that_does_not_read_loses_its_session_and_nobody_else_notic
         await eager.wait_for("end")
 
 
-@on_either_transport
+@either_transport
 async def test_packet_that_cannot_be_decoded_ends_only_its_own_session(js: Driver, served: Served, mode: str) -> None:
     client, socket = await served.pair(js, mode)
     other, other_socket = await served.pair(js, mode)
@@ -217,6 +218,7 @@ async def test_too_large_body_is_refused(js: Driver, served: Served) -> None:
     await served.empty()
 
 
+@on_one_front_end
 async def test_rooms_are_left_between_the_two_goodbyes(js: Driver, served: Served) -> None:
     client, socket = await served.pair(js)
     seen = Record()
@@ -241,6 +243,7 @@ async def test_rooms_are_left_between_the_two_goodbyes(js: Driver, served: Serve
     ]
 
 
+@either_transport
 async def test_client_finds_its_way_back_after_a_restart(js: Driver, serve: Serve, mode: str) -> None:
     ids: list[str] = []
 

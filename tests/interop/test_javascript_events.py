@@ -10,7 +10,7 @@ import trio
 from trio_socketio import AckTimeout, EncodeError, SocketDisconnected
 
 from ..js_client import AckError
-from .serving import Record, record, until
+from .serving import Record, either_transport, on_one_front_end, record, until
 
 if TYPE_CHECKING:
     from ..js_client import Driver
@@ -24,7 +24,7 @@ ARGUMENTS: list[tuple[Any, ...]] = [
     ("", b"", [], {}, 0, False),
     (b"\x00\xff\x1e",),
     ({"deep": [b"a", {"deeper": b"b"}]}, "text", b"c"),
-    ("snow ☃ 日本語 𝄞 \u2028\u2029 \x00\x1e \"quoted\\", {"ключ": "значение"}),
+    ('snow ☃ 日本語 𝄞 \u2028\u2029 \x00\x1e "quoted\\', {"ключ": "значение"}),
     tuple(bytes([number]) for number in range(10)),
 ]
 
@@ -54,6 +54,7 @@ async def test_acknowledgements_arrive_whole_in_both_directions(js: Driver, serv
         assert reply == (args[0] if len(args) == 1 else args or None)
 
 
+@on_one_front_end
 async def test_handler_that_returns_nothing_acknowledges_without_arguments(js: Driver, served: Served) -> None:
     client, socket = await served.pair(js)
     heard = record(socket, "save")
@@ -70,6 +71,7 @@ async def test_large_messages_pass_in_both_directions(js: Driver, served: Served
         assert await socket.emit_with_ack("big", big) == big
 
 
+@on_one_front_end
 async def test_silent_client_lets_the_wait_time_out(js: Driver, served: Served) -> None:
     _, socket = await served.pair(js)
     with pytest.raises(AckTimeout):
@@ -77,6 +79,7 @@ async def test_silent_client_lets_the_wait_time_out(js: Driver, served: Served) 
     assert socket.statistics().pending_acks == 0
 
 
+@either_transport
 async def test_wait_for_an_ack_ends_when_the_client_goes(js: Driver, served: Served, mode: str) -> None:
     client, socket = await served.pair(js, mode)
 
@@ -91,6 +94,7 @@ async def test_wait_for_an_ack_ends_when_the_client_goes(js: Driver, served: Ser
     assert caught.value.reason == "client namespace disconnect"
 
 
+@on_one_front_end
 async def test_failing_handler_acknowledges_nothing_and_ends_nothing_else(js: Driver, served: Served) -> None:
     errors = Record()
     served.io.on_error(errors.add)
@@ -108,6 +112,7 @@ async def test_failing_handler_acknowledges_nothing_and_ends_nothing_else(js: Dr
     assert [type(error).__name__ for error, _, _ in errors] == ["ZeroDivisionError", "EventArgumentsError"]
 
 
+@on_one_front_end
 async def test_more_attachments_than_clients_take_fail_where_they_are_emitted(js: Driver, served: Served) -> None:
     client, socket = await served.pair(js)
     with pytest.raises(EncodeError):
@@ -116,6 +121,7 @@ async def test_more_attachments_than_clients_take_fail_where_they_are_emitted(js
     assert await client.wait_for("parts") == ([b"part"] * 10,)
 
 
+@on_one_front_end
 async def test_socket_middlewares_change_and_refuse_events(js: Driver, served: Served) -> None:
     errors = Record()
     served.io.on_error(errors.add)
@@ -139,6 +145,7 @@ async def test_socket_middlewares_change_and_refuse_events(js: Driver, served: S
     assert [(type(error), event) for error, _, event in errors] == [(PermissionError, "chat")]
 
 
+@either_transport
 async def test_volatile_events_come_only_if_they_can_leave_at_once(js: Driver, served: Served, mode: str) -> None:
     client, socket = await served.pair(js, mode)
     await until(lambda: socket.conn.writable, "writable")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import queue
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 import socketio
+import socketio.exceptions
 import trio
 
 from trio_socketio import ConnectionRefused
@@ -39,7 +42,8 @@ class PythonClient:
     """One client. What it hears is in `events`, as ``(namespace, event, *arguments)``."""
 
     def __init__(self, transport: str) -> None:
-        self.sio = socketio.Client(reconnection=False, handle_sigint=False)
+        self._http = requests.Session()
+        self.sio = socketio.Client(reconnection=False, handle_sigint=False, http_session=self._http)
         self.events: queue.Queue[tuple[Any, ...]] = queue.Queue()
         self._transport = transport
         for namespace in ("/", "/chat"):
@@ -67,22 +71,37 @@ class PythonClient:
     async def disconnect(self) -> None:
         await blocking(self.sio.disconnect)
 
+    async def aclose(self) -> None:
+        await self.disconnect()
+        self._http.close()
+
+
+@asynccontextmanager
+async def open_client(transport: str) -> AsyncIterator[PythonClient]:
+    client = PythonClient(transport)
+    try:
+        yield client
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + PATIENCE):
+            await client.aclose()
+
 
 @pytest.fixture(params=["polling", "websocket"])
 async def python(request: pytest.FixtureRequest) -> AsyncIterator[PythonClient]:
     """A client, not connected yet."""
-    client = PythonClient(request.param)
-    yield client
-    await client.disconnect()
+    async with open_client(request.param) as client:
+        yield client
 
 
-async def socket_of(served: Served, python: PythonClient, namespace: str = "/") -> Socket:
-    return served.io.of(namespace).sockets[python.sio.get_sid(namespace)]
+def socket_of(served: Served, python: PythonClient, namespace: str = "/") -> Socket:
+    id = python.sio.get_sid(namespace)
+    assert id is not None
+    return served.io.of(namespace).sockets[id]
 
 
 async def test_client_connects_with_auth_and_disconnects(served: Served, python: PythonClient) -> None:
     await python.connect(served, auth={"token": 1}, headers={"X-App": "interop"})
-    socket = await socket_of(served, python)
+    socket = socket_of(served, python)
     ends = record(socket, "disconnect")
     assert (socket.handshake.auth, socket.handshake.headers["x-app"]) == ({"token": 1}, "interop")
     assert socket.conn.transport == python.sio.transport()
@@ -95,7 +114,7 @@ async def test_client_connects_with_auth_and_disconnects(served: Served, python:
 
 async def test_events_and_acks_pass_in_both_directions(served: Served, python: PythonClient) -> None:
     await python.connect(served)
-    socket = await socket_of(served, python)
+    socket = socket_of(served, python)
     heard = record(socket, "event")
     socket.on("echo", lambda *args: args)
     for args in ARGUMENTS:
@@ -113,7 +132,7 @@ async def test_events_and_acks_pass_in_both_directions(served: Served, python: P
 async def test_namespaces_of_one_session_do_not_meet(served: Served, python: PythonClient) -> None:
     served.io.of("/chat")
     await python.connect(served, "/", "/chat")
-    socket, chat = await socket_of(served, python), await socket_of(served, python, "/chat")
+    socket, chat = socket_of(served, python), socket_of(served, python, "/chat")
     assert socket.conn is chat.conn
     await served.io.of("/chat").emit("news", b"x")
     assert await python.next() == ("/chat", "news", b"x")
@@ -135,15 +154,13 @@ async def test_refused_client_gets_the_message(served: Served, python: PythonCli
 
 
 async def test_client_upgrades_and_loses_nothing(served: Served) -> None:
-    python = PythonClient("websocket")
-
     @served.io.on("connection")
     async def connected(socket: Socket) -> None:
         for number in range(50):
             await socket.emit("count", number)
             await trio.sleep(0.001)
 
-    await python.connect(served, transports=["polling", "websocket"])
-    assert python.sio.transport() == "websocket"
-    assert [await python.next() for _ in range(50)] == [("/", "count", number) for number in range(50)]
-    await python.disconnect()
+    async with open_client("both") as python:
+        await python.connect(served, transports=["polling", "websocket"])
+        assert python.sio.transport() == "websocket"
+        assert [await python.next() for _ in range(50)] == [("/", "count", number) for number in range(50)]

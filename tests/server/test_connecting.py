@@ -305,6 +305,26 @@ async def test_packets_for_a_namespace_whose_middlewares_are_at_work_are_violati
         assert io.statistics() == ServerStatistics()
 
 
+async def test_a_middleware_that_lets_in_a_client_whose_session_is_closing_lets_in_nobody() -> None:
+    io = Server()
+    called: list[str] = []
+    io.on("connection", lambda socket: called.append("connection"))
+
+    @io.use
+    async def slow(socket: Socket) -> None:
+        socket.on("disconnect", lambda: called.append("disconnect"))
+        await trio.sleep(1)
+
+    async with serving(io) as served:
+        client = await served.net.open_socketio("polling")
+        await client.send_raw("0", '2["early"]')  # and the close waits for a poll to collect it
+        await trio.sleep(2)
+
+        assert called == []
+        assert io.statistics() == ServerStatistics(sessions=1, connections=1)
+        await client.lost()
+
+
 async def test_half_a_packet_is_forgotten_with_its_session() -> None:
     async with serving() as served:
         client, socket = await served.connect()

@@ -568,3 +568,22 @@ async def test_a_client_that_leaves_during_a_connection_handler_is_gone(
         assert io.statistics().sockets == 0
         assert not warnings(caplog)
     assert steps == []
+
+
+@pytest.mark.parametrize("late", ['2["late"]', "312[]", "1", '51-["late",{"_placeholder":true,"num":0}]'])
+async def test_what_a_client_sent_before_it_knew_of_its_end_disturbs_nobody(late: str) -> None:
+    io = Server()
+    other = io.of("/other")
+    async with serving(io) as served:
+        client, socket = await served.connect()
+        await client.join("/other")
+        ends = Ends(next(iter(other.sockets.values())))
+
+        await socket.disconnect()
+        await client.send_raw(late, *([b"attached"] if late.startswith("5") else []))
+        await settle()
+
+        assert len(other.sockets) == 1
+        await client.join("/")  # and it may come back
+        assert len(served.io.sockets.sockets) == 1
+        assert ends.told == []

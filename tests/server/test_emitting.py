@@ -357,6 +357,22 @@ async def test_every_operation_on_an_ended_socket_raises_the_same_error_or_does_
         assert await received(client) == []
 
 
+async def test_emitting_into_a_session_that_is_closing_raises_although_the_socket_has_not_ended() -> None:
+    async with serving() as served:
+        client, socket = await served.connect(transport="polling")
+        await socket.emit("last")
+        socket.conn.close()
+
+        for emit in (socket.emit, socket.emit_with_ack):
+            with pytest.raises(SocketDisconnected, match="forced close"):
+                await emit("x")
+        with pytest.raises(SocketDisconnected, match="forced close"):
+            socket.emit_nowait("x")
+
+        assert await client.recv() == '2["last"]'
+        await client.lost()
+
+
 async def test_the_error_is_a_broken_resource() -> None:
     async with serving() as served:
         _, socket = await served.connect()

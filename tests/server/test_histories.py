@@ -294,7 +294,7 @@ class World:
         assert witness_packets == [f'2["broadcast",{number}]' for number in range(self.broadcasts)]
 
 
-@settings(max_examples=150, phases=set(Phase) - {Phase.explain})
+@settings(max_examples=100, phases=set(Phase) - {Phase.explain})
 @given(histories)
 def test_after_any_history_every_socket_ended_once_and_nothing_is_left(history: list[Step]) -> None:
     async def main() -> None:

@@ -202,14 +202,16 @@ class Engine(Serving):
     async def close(self) -> None:
         """Close all sessions at once (``forced close``); what was queued is lost. Returns when they are over."""
         sessions = list(self.sessions.values())
+        polled = any(session.poll for session in sessions)
         for session in sessions:
             session.close(discard=True)
         try:
             await trio.lowlevel.checkpoint()
             for session in sessions:
                 await session.ended.wait()
-            with trio.move_on_after(LAST_ANSWERS):
-                await self.wait_answered()
+            if polled:
+                with trio.move_on_after(LAST_ANSWERS):
+                    await self.wait_answered()
         finally:
             self.stop_serving()
 

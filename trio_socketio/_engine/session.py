@@ -133,35 +133,14 @@ class Session(trio.abc.Channel["str | bytes"]):
         closed_because: ``(reason, description)`` once it has closed, else None.
     """
 
+    # fmt: off
     __slots__ = (
-        "_alarm",
-        "_close_by",
-        "_config",
-        "_context",
-        "_description",
-        "_flow",
-        "_flusher",
-        "_on_closed",
-        "_outbox",
-        "_ping_at",
-        "_pong_by",
-        "_resumed",
-        "_sink",
-        "_writable",
-        "closed_because",
-        "ended",
-        "id",
-        "nursery",
-        "phase",
-        "poll",
-        "post",
-        "probe",
-        "remote_address",
-        "request",
-        "started",
-        "websocket",
+        "_alarm", "_close_by", "_config", "_context", "_description", "_flow", "_flusher", "_on_closed",
+        "_outbox", "_ping_at", "_pong_by", "_resumed", "_sink", "_writable", "closed_because", "ended", "id",
+        "nursery", "phase", "poll", "post", "probe", "remote_address", "request", "started", "websocket",
         "websocket_scope",
-    )  # fmt: skip
+    )
+    # fmt: on
 
     def __init__(
         self,
@@ -449,6 +428,9 @@ class Session(trio.abc.Channel["str | bytes"]):
         if self._resumed is not None:
             self._resumed.set()
             self._resumed = None
+            if self._pong_by != inf:  # the pong is behind what we did not read
+                self._pong_by = trio.current_time() + self._config.ping_timeout
+                self._set_alarm()
 
     def end_batch(self) -> None:
         """Write the replies to what has just been read."""

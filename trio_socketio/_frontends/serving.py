@@ -70,7 +70,8 @@ class Serving(Served):
         """Wait until no client is owed an answer: the last ones are written some ticks after the sessions' end."""
         await trio.lowlevel.checkpoint()
         while self._answering:
-            self._answered = trio.Event()
+            if self._answered is None or self._answered.is_set():  # else another one waits for it as well
+                self._answered = trio.Event()
             await self._answered.wait()
 
     @contextmanager

@@ -37,7 +37,7 @@ class Connection:
         session: The session; `Connection` becomes its sink.
     """
 
-    __slots__ = ("_decoder", "_ending", "_expiry", "_queued", "_sockets", "config", "server", "session")
+    __slots__ = ("_decoder", "_dismissed", "_ending", "_expiry", "_queued", "_sockets", "config", "server", "session")
 
     def __init__(self, server: Server, session: Session) -> None:
         self.server = server
@@ -46,6 +46,7 @@ class Connection:
         self._decoder: Decoder = server.config.parser.decoder()
         self._sockets: dict[str, Socket] = {}
         self._ending: set[Socket] = set()
+        self._dismissed: frozenset[str] = frozenset()
         self._queued = 0
         self._expiry: trio.CancelScope | None = None
 
@@ -83,6 +84,8 @@ class Connection:
             packet = self._decoder.add_untrusted(message)
             if packet is not None:
                 self._on_packet(packet)
+            elif not self._sockets:  # attachments are not collected for those who have not introduced themselves
+                self._on_violation("a packet with attachments, before it is connected to a namespace")
         except RemoteProtocolError as error:
             logger.info("%s broke the protocol and is disconnected: %s", self.session, error)
             self._decoder.reset()
@@ -119,6 +122,8 @@ class Connection:
                 self._on_violation(f"CONNECT to {packet.namespace}, where it is already")
             else:
                 self._connect(packet)
+        elif socket is None and packet.namespace in self._dismissed:
+            pass  # sent before the client knew that we had ended its socket; the reference closes the session
         elif socket is None or socket.state is not State.CONNECTED:
             self._on_violation(f"{packet.type.name} for {packet.namespace}, where it is not connected")
         elif packet.type is PacketType.EVENT:
@@ -147,6 +152,7 @@ class Connection:
             return
         socket = Socket(new_id(), namespace, self, {} if packet.data is None else packet.data)
         self._sockets[packet.namespace] = socket
+        self._dismissed -= {packet.namespace}
         self.session.spawn(self._admit, socket)
 
     async def _admit(self, socket: Socket) -> None:
@@ -194,6 +200,11 @@ class Connection:
         del self._sockets[socket.namespace.name]
         if socket.state is State.ENDING:
             self._ending.add(socket)
+
+    def dismiss(self, socket: Socket) -> None:
+        """Tell the client that the server ends its socket."""
+        self._dismissed |= {socket.namespace.name}
+        self.send(Packet(PacketType.DISCONNECT, socket.namespace.name))
 
     def forget(self, socket: Socket) -> None:
         """A socket has ended."""

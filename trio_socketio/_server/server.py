@@ -211,11 +211,13 @@ class Server(Broadcasting, Serving):
         """
         self.close_reason = SHUTTING_DOWN
         connections = list(self._connections)
+        polled = any(connection.session.poll for connection in connections)
         try:
             await self.engine.close()
             await _wait_ended(connections)
-            with trio.move_on_after(LAST_ANSWERS):
-                await self.wait_answered()
+            if polled:
+                with trio.move_on_after(LAST_ANSWERS):
+                    await self.wait_answered()
         finally:
             self.stop_serving()
             self.close_reason = None

@@ -466,7 +466,7 @@ class Socket:
         elif self.state is State.CONNECTED:
             # In this order, because the packet may be one too many for the outbox, which ends all that have not ended.
             self.begin_end(SERVER_DISCONNECTED)
-            self._connection.send(Packet(PacketType.DISCONNECT, self.namespace.name))
+            self._connection.dismiss(self)
             self.conn.spawn(self.finish_end)
 
     async def wait_ended(self) -> None:
