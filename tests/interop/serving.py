@@ -41,8 +41,8 @@ async def until(condition: Callable[[], bool], what: str) -> None:
         AssertionError: It has not, within `PATIENCE` seconds.
     """
     with trio.move_on_after(PATIENCE):
-        while not condition():
-            await trio.sleep(0.002)  # noqa: ASYNC110 - nobody tells when a foreign client's doing has arrived
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.002)
         return
     raise AssertionError(f"{what} did not come true within {PATIENCE:g} seconds")
 

@@ -583,6 +583,7 @@ async def test_what_a_client_sent_before_it_knew_of_its_end_disturbs_nobody(late
         await client.send_raw(late, *([b"attached"] if late.startswith("5") else []))
         await settle()
 
+        assert await client.recv() == "1"
         assert len(other.sockets) == 1
         await client.join("/")  # and it may come back
         assert len(served.io.sockets.sockets) == 1
