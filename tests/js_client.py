@@ -83,8 +83,9 @@ def find_node() -> str:
     node = shutil.which(os.environ.get(NODE_VARIABLE, "node"))
     if node is None:
         raise NodeMissing(f"no Node.js: put `node` on PATH, or its path into {NODE_VARIABLE}")
-    if not (PROJECT / "node_modules" / "socket.io-client").is_dir():
-        raise NodeMissing(f"socket.io-client is not installed: run `npm ci` in {PROJECT}")
+    for package in json.loads((PROJECT / "package.json").read_text())["dependencies"]:
+        if not (PROJECT / "node_modules" / package).is_dir():
+            raise NodeMissing(f"{package} is not installed: run `npm ci` in {PROJECT}")
     return node
 
 
@@ -163,19 +164,22 @@ class Driver:
         self._changed = trio.Event()
         self._writing = trio.Lock()
 
-    async def open(self, url: str, namespace: str = "/", **options: Any) -> Client:
+    async def open(self, url: str, namespace: str = "/", *, version: int = 4, **options: Any) -> Client:
         """Make a client, and do not wait for its connection.
 
         Args:
             url: The server's, such as ``http://127.0.0.1:3000``.
             namespace: What to connect to.
+            version: That of the client library: 4, or 2, which has less: no times for acknowledgements, and ``error``
+                (what it was told) when a namespace refuses it.
             **options: The JavaScript client's own options by their own names, times in milliseconds. Here, unless told
                 otherwise, a client has a session of its own (``forceNew``) and does not reconnect (``reconnection``).
         """
         client = Client(self, len(self._clients))
         self._clients.append(client)
         options = {"forceNew": True, "reconnection": False} | options
-        await client._command("open", url=url.rstrip("/"), namespace=namespace, options=to_json(options))
+        details = {"namespace": namespace, "options": to_json(options), "version": version}
+        await client._command("open", url=url.rstrip("/"), **details)
         return client
 
     async def connect(self, url: str, namespace: str = "/", **options: Any) -> Client:

@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "_server.server": ("_server", "_engine", "_adapters", "_wire", "_listeners", "_frontends.serving"),
     "_frontends": ("_frontends", "_wire", "_engine.contract"),
     "testing": ("testing", PUBLIC, "_wire", "_adapters.contract"),
-    "_cli": (PUBLIC,),
+    "_cli": (PUBLIC, "_fetch_client"),
+    "_fetch_client": ("_server.client_files",),
 }
 
 #: These are lists of names: they may import anything and define nothing.

@@ -161,7 +161,7 @@ async def test_https_is_served_with_a_certificate(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "the following arguments are required: run"),
+        ([], "the following arguments are required: command"),
         (["run"], "the following arguments are required: module:io"),
         (["walk", "chat:io"], "invalid choice: 'walk'"),
         (["run", "chat:io", "--prot", "5"], "unrecognized arguments: --prot 5"),

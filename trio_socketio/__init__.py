@@ -1,6 +1,8 @@
 """A Socket.IO server for Trio."""
 
 from ._adapters.contract import BroadcastOptions, SocketDetails
+from ._adapters.recovery import ConnectionStateRecovery
+from ._engine.compression import HttpCompression
 from ._engine.config import EngineConfig
 from ._engine.contract import Headers, HttpLimits, Request, Response
 from ._engine.cookies import Cookie
@@ -10,6 +12,7 @@ from ._errors import (
     ConnectionRefused,
     EncodeError,
     EventArgumentsError,
+    EventValidationError,
     HandshakeRefused,
     LocalProtocolError,
     NotRunning,
@@ -20,8 +23,12 @@ from ._errors import (
     TrioSocketIOError,
 )
 from ._server.config import ServerConfig
+from ._server.handlers import event
 from ._server.namespace import Namespace
 from ._server.operator import BroadcastOperator, SocketOperator
+from ._server.parent import ParentNamespace
+from ._server.rate import RateLimit
+from ._server.remote import AnySocket, RemoteOperator, RemoteSocket
 from ._server.server import Server
 from ._server.socket import Handshake, Socket
 from ._server.statistics import ServerStatistics, SocketStatistics
@@ -31,21 +38,29 @@ __version__ = "0.1.0"
 __all__ = [
     "CORS",
     "AckTimeout",
+    "AnySocket",
     "BroadcastOperator",
     "BroadcastOptions",
     "ConnectionRefused",
+    "ConnectionStateRecovery",
     "Cookie",
     "EncodeError",
     "EngineConfig",
     "EventArgumentsError",
+    "EventValidationError",
     "Handshake",
     "HandshakeRefused",
     "Headers",
+    "HttpCompression",
     "HttpLimits",
     "LocalProtocolError",
     "Namespace",
     "NotRunning",
+    "ParentNamespace",
+    "RateLimit",
+    "RemoteOperator",
     "RemoteProtocolError",
+    "RemoteSocket",
     "Request",
     "ReservedEventError",
     "Response",
@@ -59,4 +74,5 @@ __all__ = [
     "SocketOperator",
     "SocketStatistics",
     "TrioSocketIOError",
+    "event",
 ]

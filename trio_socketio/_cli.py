@@ -1,7 +1,10 @@
-"""The command line: ``trio-socketio run module:io`` serves a `Server` or an `Engine` of a module.
+"""The command line.
 
-Exit status: 0 after a signal; 1 if it cannot listen, or if the module or the server fails (with the traceback); 2 for a
-wrong argument, with one line that says which.
+``trio-socketio run module:io`` serves a `Server` or an `Engine` of a module. ``trio-socketio fetch-client`` gets the
+JavaScript client for ``serve_client``.
+
+Exit status: 0 after a signal, or when the client is there; 1 if it cannot listen or fetch, or if the module or the
+server fails (with the traceback); 2 for a wrong argument, with one line that says which.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ import socket
 import ssl
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import trio
 
 from . import Server, __version__
 from ._errors import plain_exceptions
+from ._fetch_client import DEFAULT_VERSION, FetchError, fetch_client
 from .engineio import Engine
 
 if TYPE_CHECKING:
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 #: Seconds for clients to be told and sent what is queued for them, after the first signal; the second one ends it.
 DRAIN_DEADLINE = 10.0
 
-WRONG_ARGUMENT, CANNOT_LISTEN = 2, 1
+WRONG_ARGUMENT, CANNOT_LISTEN, CANNOT_FETCH = 2, 1, 1
 
 
 class CommandError(Exception):
@@ -55,14 +60,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _make_parser()
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        ssl_context = _make_ssl_context(options.ssl_certfile, options.ssl_keyfile)
-        application = load(options.application)
-        trio.run(_serve, application, options.host, options.port, ssl_context)
+        options.command(options)
     except CommandError as error:
         parser.exit(error.status, f"{parser.prog}: error: {error}\n")
     return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    ssl_context = _make_ssl_context(options.ssl_certfile, options.ssl_keyfile)
+    application = load(options.application)
+    trio.run(_serve, application, options.host, options.port, ssl_context)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    try:
+        directory = fetch_client(options.to, options.version)
+    except FetchError as error:
+        raise CommandError(str(error), CANNOT_FETCH) from error
+    print(f"The client is in {directory}")
+    if options.to is not None:
+        print(f"Server(serve_client={os.fspath(directory)!r}) serves it")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,7 +92,9 @@ class _Parser(argparse.ArgumentParser):
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="trio-socketio", description="A Socket.IO server for Trio.")
     parser.add_argument("--version", action="version", version=f"trio_socketio {__version__}")
-    run = parser.add_subparsers(required=True, metavar="run").add_parser("run", help="serve a Server of a module")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    run = commands.add_parser("run", help="serve a Server of a module")
+    run.set_defaults(command=_run)
     run.add_argument("application", metavar="module:io", help="where the Server (or Engine) is; seen from here")
     run.add_argument("--host", default="127.0.0.1", help="the interface; 0.0.0.0 is all of them (default: %(default)s)")
     run.add_argument("--port", default=3000, type=_port, help="0 lets the system choose (default: %(default)s)")
@@ -81,6 +102,10 @@ def _make_parser() -> argparse.ArgumentParser:
     run.add_argument("--ssl-keyfile", metavar="FILE", help="and this key (PEM)")
     levels = ("debug", "info", "warning", "error", "critical")
     run.add_argument("--log-level", default="info", choices=levels, help="default: %(default)s")
+    fetch = commands.add_parser("fetch-client", help="get the JavaScript client, for servers to serve it (needs npm)")
+    fetch.set_defaults(command=_fetch)
+    fetch.add_argument("--to", type=Path, metavar="DIR", help="where to; else where all servers of this user look")
+    fetch.add_argument("--version", default=DEFAULT_VERSION, help="of socket.io-client (default: %(default)s)")
     return parser
 
 

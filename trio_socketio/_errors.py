@@ -16,6 +16,7 @@ mistake never closes a peer's connection without saying so.
     ├── ClientDisconnected             the client left while its request was being read
     ├── BodyTooLarge                   a request body over its limit
     ├── EventArgumentsError            a client's event does not fit the handler's signature
+    │   └── EventValidationError       ... or an argument not the type that the handler declares
     ├── SocketDisconnected             the socket has ended (also a trio.BrokenResourceError)
     ├── SessionClosed                  the Engine.IO session has ended (also a trio.BrokenResourceError)
     ├── AckTimeout                     answers are missing at the deadline (also a trio.TooSlowError)
@@ -122,6 +123,27 @@ class EventArgumentsError(TrioSocketIOError):
     """A client sent an event with a number of arguments that the handler does not take; the handler was not called."""
 
 
+class EventValidationError(EventArgumentsError):
+    """An argument of a client's event is not what the handler's annotation says; the handler was not called.
+
+    If the client asked for an acknowledgement, it is given `answer`.
+
+    Attributes:
+        index: Which argument of the event: 0 is the first.
+        message: The first thing that is wrong with it, and where; of at most 500 characters.
+    """
+
+    def __init__(self, index: int, message: str) -> None:
+        self.index = index
+        self.message: str = message[:500]
+        super().__init__(f"argument {index} is invalid: {self.message}")
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """What the client gets: ``{"error": "invalid argument", "argument": 0, "message": "..."}``."""
+        return {"error": "invalid argument", "argument": self.index, "message": self.message}
+
+
 class SocketDisconnected(TrioSocketIOError, trio.BrokenResourceError):
     """The socket has ended; `reason` is one of the protocol's disconnect reasons."""
 
@@ -148,7 +170,7 @@ class AckTimeout(TrioSocketIOError, trio.TooSlowError):
 
     def __init__(self, responses: Sequence[Any] = (), missing: int = 1) -> None:
         super().__init__(f"operation has timed out: {len(responses)} answers arrived, {missing} did not")
-        self.responses = list(responses)
+        self.responses: list[Any] = list(responses)
         self.missing = missing
 
 

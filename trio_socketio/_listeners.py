@@ -21,13 +21,20 @@ UNLIMITED = 1 << 30
 
 
 class Listener(NamedTuple):
-    """A function that was registered, with what its signature says."""
+    """A function that was registered, with what its signature says.
+
+    Attributes:
+        bound: It is registered for many objects at once: called with the one that it is about, then the arguments.
+        decode: Makes of the arguments what its annotations say.
+    """
 
     fn: Callable[..., Any]
     is_async: bool
     least: int
     most: int
     once: bool = False
+    bound: bool = False
+    decode: Callable[[Sequence[Any]], Sequence[Any]] | None = None
 
     @property
     def name(self) -> str:
@@ -36,6 +43,10 @@ class Listener(NamedTuple):
     def takes(self, count: int) -> bool:
         """Whether it can be called with this number of arguments."""
         return self.least <= count <= self.most
+
+    def select(self, owner: object, args: Sequence[Any]) -> Sequence[Any]:
+        """What it is called with: as many of the arguments as it takes."""
+        return (owner, *args[: self.most]) if self.bound else args[: self.most]
 
     def call_sync(self, *args: Any) -> Any:
         """Call a plain function, with as many of the arguments as it takes."""
@@ -109,9 +120,10 @@ class Listeners:
         given: How many arguments the events named here are called with.
         sync_only: Names whose listeners must be plain functions, because they are called in the middle of things.
         known: If given, the only names that exist; others are a `ValueError`.
+        refine: Makes more of a listener that was inspected; it gets the event's name as well.
     """
 
-    __slots__ = ("_by_name", "_given", "_known", "_sync_only")
+    __slots__ = ("_by_name", "_given", "_known", "_refine", "_sync_only")
 
     def __init__(
         self,
@@ -119,11 +131,13 @@ class Listeners:
         *,
         sync_only: Collection[str] = (),
         known: Collection[str] | None = None,
+        refine: Callable[[Listener, Hashable], Listener] | None = None,
     ) -> None:
         self._by_name: dict[Hashable, tuple[Listener, ...]] = {}
         self._given = given or {}
         self._sync_only = sync_only
         self._known = known
+        self._refine = refine
 
     @overload
     def on(self, name: Hashable, fn: None = None, *, once: bool = False) -> Callable[[F], F]: ...
@@ -139,6 +153,8 @@ class Listeners:
         listener = inspect_listener(fn, what=f'listener of "{name}"', given=given, once=once)
         if listener.is_async and name in self._sync_only:
             raise TypeError(f'a listener of "{name}" must be a plain function: it is called in the middle of an answer')
+        if self._refine is not None:
+            listener = self._refine(listener, name)
         self._by_name[name] = (*self.get(name), listener)
         return fn
 
@@ -164,6 +180,15 @@ class Listeners:
     def get(self, name: Hashable) -> tuple[Listener, ...]:
         """The listeners of a name, a snapshot."""
         return self._by_name.get(name, ())
+
+    def copy(self, name: Hashable, other: Listeners) -> None:
+        """Have the listeners that another registry has for a name now."""
+        if listeners := other.get(name):
+            self._by_name[name] = listeners
+
+    def copy_all(self, other: Listeners) -> None:
+        """Have the listeners that another registry has now, and no others."""
+        self._by_name = other._by_name.copy()
 
     def take(self, name: Hashable) -> Sequence[Listener]:
         """The listeners to call now: those for one time only are removed by this."""

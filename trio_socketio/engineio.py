@@ -1,5 +1,6 @@
 """The Engine.IO layer on its own: sessions that are channels of messages, without Socket.IO."""
 
+from ._engine.compression import HttpCompression
 from ._engine.config import EngineConfig
 from ._engine.contract import Headers, HttpLimits, Request, Response
 from ._engine.cookies import Cookie
@@ -16,6 +17,7 @@ __all__ = [
     "EngineConfig",
     "HandshakeRefused",
     "Headers",
+    "HttpCompression",
     "HttpLimits",
     "Request",
     "Response",

@@ -43,11 +43,14 @@ class Directory:
     def connected(self) -> AbstractSet[str]:
         return self.ids
 
-    def deliver(self, ids: Iterable[str], encoded: EncodedPacket, volatile: bool) -> None:
+    def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
+        return ENCODED
+
+    def deliver(self, ids: Sequence[str], packet: Packet, encoded: EncodedPacket, volatile: bool) -> None:
         self.delivered.append((list(ids), encoded, volatile))
 
     def deliver_with_ack(
-        self, ids: Iterable[str], packet: Packet, options: BroadcastOptions, acks: AckCollector
+        self, ids: Sequence[str], packet: Packet, options: BroadcastOptions, acks: AckCollector
     ) -> None:
         self.asked.append(list(ids))
 

@@ -13,7 +13,7 @@ from trio_socketio import NotRunning
 from trio_socketio.engineio import Engine
 
 from ..wire_client import WEBSOCKET_HEADERS, Net, count_tasks, open_app
-from .stage import POLLING, WEBSOCKET, open_stage
+from .stage import POLLING, WEBSOCKET, echo, open_stage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +111,11 @@ async def test_serve_tcp_serves_real_clients_and_ends_with_its_scope() -> None:
         ({"add_trailing_slash": False}, "/engine.io", 200),
         ({"add_trailing_slash": False}, "/engine.io/", 200),
         ({"add_trailing_slash": False}, "/engine.io/foo/bar/", 200),
+        ({"add_trailing_slash": False}, "/engine.iox", 200),
+        ({"add_trailing_slash": False}, "/engine.i", 404),
+        ({"add_trailing_slash": False}, "/other", 404),
+        ({"add_trailing_slash": False, "path": "/deep/er/"}, "/deep/er", 200),
+        ({"add_trailing_slash": True, "path": "/deep/er/"}, "/deep/er", 404),
     ],
 )
 async def test_engine_answers_below_its_path(options: dict[str, Any], path: str, status: int) -> None:
@@ -118,6 +123,29 @@ async def test_engine_answers_below_its_path(options: dict[str, Any], path: str,
         response = await stage.net.get(f"{path}?EIO=4&transport=polling")
         assert response.status == status
         assert len(stage.sessions) == (status == 200)
+
+
+async def test_session_lives_at_a_path_without_its_slash() -> None:
+    engine = Engine(add_trailing_slash=False)
+    echo(engine)
+    async with open_app(engine) as net:
+        net.path = "/engine.io"
+        client = await net.polling()
+        await client.send("4one")
+        assert await client.recv() == "4one"
+        upgraded = await client.upgrade()
+        await upgraded.send("4two")
+        assert await upgraded.recv() == "4two"
+        alone = await net.engine_websocket()
+        await alone.send("4three")
+        assert await alone.recv() == "4three"
+
+
+async def test_path_without_its_slash_is_for_files_if_it_is_not_the_engines(tmp_path: Path) -> None:
+    (tmp_path / "engine.io").write_text("a file")
+    for add_trailing_slash, status in ((True, 200), (False, 400)):
+        async with open_stage(add_trailing_slash=add_trailing_slash, static_files=tmp_path) as stage:
+            assert (await stage.net.get("/engine.io")).status == status
 
 
 async def test_unknown_path_is_404_with_a_hint() -> None:

@@ -8,9 +8,12 @@
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import { createInterface } from "node:readline";
-import { io } from "socket.io-client";
+import { Fetch, io } from "socket.io-client";
+import ioV2 from "socket.io-client-v2";
+import msgpackParser from "socket.io-msgpack-parser";
 
 const clients = new Map();
+const parsers = { msgpack: msgpackParser };
 
 const plainObject = (value, convert) =>
   Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, convert(entry)]));
@@ -20,6 +23,7 @@ function toJson(value) {
   if (ArrayBuffer.isView(value)) {
     return { $binary: Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("base64") };
   }
+  if (value instanceof Date) return { $date: value.toISOString() };
   if (Array.isArray(value)) return value.map(toJson);
   if (value !== null && typeof value === "object") return plainObject(value, toJson);
   return value === undefined ? null : value;
@@ -28,6 +32,7 @@ function toJson(value) {
 function fromJson(value) {
   if (Array.isArray(value)) return value.map(fromJson);
   if (value === null || typeof value !== "object") return value;
+  if ("$date" in value) return new Date(value.$date);
   return "$binary" in value ? Buffer.from(value.$binary, "base64") : plainObject(value, fromJson);
 }
 
@@ -51,10 +56,18 @@ class Client {
     this.id = id;
     this.socket = socket;
     this.replies = new Map();
-    socket.onAny((event, ...args) => this.received(event, args));
+    if (socket.onAny) socket.onAny((event, ...args) => this.received(event, args));
+    else this.listenToV2();
     socket.on("connect", () => this.saw("connect"));
     socket.on("connect_error", (error) => this.saw("connect_error", error.message, error.data, describe(error)));
     socket.on("disconnect", (reason, details) => this.saw("disconnect", reason, describe(details)));
+  }
+
+  // Version 2 has no onAny, but a method that takes every event; and it says `error` when it is refused.
+  listenToV2() {
+    this.socket.onevent = ({ data: [event, ...args], id }) =>
+      this.received(event, id === undefined || id === null ? args : [...args, this.socket.ack(id)]);
+    this.socket.on("error", (refusal) => this.saw("error", refusal));
   }
 
   saw(event, ...args) {
@@ -81,10 +94,14 @@ class Client {
 const commands = {
   ping: () => "pong",
 
-  open({ client, url, namespace, options }) {
+  open({ client, url, namespace, options, version }) {
     // One connection for each request, as without an agent; but an agent knows them, for `drop`.
     const agent = url.startsWith("https:") ? new HttpsAgent() : new HttpAgent();
-    const opened = new Client(client, io(url + namespace, { agent, ...fromJson(options) }));
+    const { parser, ...others } = fromJson(options);
+    const connect = version === 2 ? ioV2 : io;
+    // Long-polling with fetch(), which in Node is the one that asks for compressed answers.
+    if (others.transports?.[0] === "fetch") others.transports = [Fetch];
+    const opened = new Client(client, connect(url + namespace, { agent, ...others, parser: parsers[parser] }));
     opened.watchManager();
     clients.set(client, opened);
   },

@@ -83,7 +83,7 @@ def test_the_leading_slash_of_a_namespace_may_be_left_out(name: str, canonical: 
 
 def test_the_name_of_a_namespace_must_be_a_string() -> None:
     with pytest.raises(TypeError, match="string"):
-        Server().of(3)  # type: ignore[arg-type]
+        Server().of(3)  # type: ignore[call-overload]
 
 
 def test_a_new_namespace_is_told_on_the_main_one() -> None:

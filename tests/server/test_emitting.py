@@ -428,11 +428,13 @@ async def test_of_volatile_packets_in_one_tick_only_those_that_leave_at_once_arr
                 found.append((await client.recv_event())[1])
 
         def deliver(volatile: bool) -> None:
-            encoded = served.io.sockets.encode_event("x", [value])
+            packet = served.io.sockets.event_packet("x", [value])
+            encoded = served.io.sockets.encode(packet)
             if way == "socket":
                 (socket.volatile if volatile else socket.compress(True)).emit_nowait("x", value)
             else:
-                served.io.sockets.deliver(served.io.adapter.sockets(target._operator().options), encoded, volatile)
+                ids = served.io.adapter.sockets(target._operator().options)
+                served.io.sockets.deliver(ids, packet, encoded, volatile)
 
         nursery.start_soon(read)
         await settle()

@@ -8,7 +8,7 @@ whatever the adapter, and a caller that is cancelled has either begun nothing or
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,6 +58,25 @@ class SocketDetails:
     data: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class PersistedSession:
+    """What is left of a socket that may come back.
+
+    Args:
+        sid: Its public id.
+        pid: Its private id, by which the client asks for it.
+        rooms: The rooms it was in.
+        data: Its data.
+        trace: What the adapter has noted about it; nobody else's.
+    """
+
+    sid: str
+    pid: str = field(repr=False)
+    rooms: frozenset[Room]
+    data: Any
+    trace: Any = field(default=None, compare=False, repr=False)
+
+
 class AckCollector(Protocol):
     """Gathers the answers to a broadcast; an adapter only passes it on to the directory."""
 
@@ -79,11 +98,14 @@ class Directory(Protocol):
     def connected(self) -> AbstractSet[str]:
         """The ids of all connected sockets, live."""
 
-    def deliver(self, ids: Iterable[str], encoded: EncodedPacket, volatile: bool) -> None:
-        """Send to each of these sockets that is connected."""
+    def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
+        """A packet, ready to be sent."""
+
+    def deliver(self, ids: Sequence[str], packet: Packet, encoded: EncodedPacket, volatile: bool) -> None:
+        """Send to each of these sockets that is connected; the packet itself is for their catch-all listeners."""
 
     def deliver_with_ack(
-        self, ids: Iterable[str], packet: Packet, options: BroadcastOptions, acks: AckCollector
+        self, ids: Sequence[str], packet: Packet, options: BroadcastOptions, acks: AckCollector
     ) -> None:
         """Send to each of these sockets that is connected, and collect their answers."""
 
@@ -158,6 +180,44 @@ class Adapter(Protocol):
 
     async def server_count(self) -> int:
         """How many servers there are, this one included."""
+
+
+@runtime_checkable
+class RecoveringAdapter(Adapter, Protocol):
+    """What servers with connection state recovery need besides.
+
+    Its `broadcast` gives every event an offset, as the last of its arguments, and keeps it for those who are away; not
+    those with an ack id, and not volatile ones. **Nothing gets lost between two methods**: what is broadcast after
+    `missed_packets` has returned is either delivered to the socket, or still missed the next time.
+    """
+
+    def broadcast_nowait(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
+        """The same as `broadcast`, without waiting: for what is emitted to one socket, through its own room."""
+
+    def connected(self, id: str, session: PersistedSession | None = None) -> None:
+        """A socket is connected from this moment; if it has come back, as the one that left this session."""
+
+    async def persist_session(self, session: PersistedSession) -> None:
+        """Keep a socket's session; called before the socket leaves its rooms, with no wait in between.
+
+        A session from `restore_session` may come again, if its client went before it was connected. It keeps its time.
+        """
+
+    async def restore_session(self, pid: str, offset: str | None) -> PersistedSession | None:
+        """Take a session out, of which all that was missed is known; only one of several who ask gets it.
+
+        Args:
+            pid: What the client says it is.
+            offset: That of the last event it has received; None if it says that it has received none.
+        """
+
+    async def missed_packets(self, session: PersistedSession, offset: str | None) -> list[EncodedPacket] | None:
+        """What a session's client has missed, until the very moment of the return; None if that is not known any more.
+
+        Args:
+            session: From `restore_session`, with the rooms that count now.
+            offset: The same as before.
+        """
 
 
 AdapterFactory: TypeAlias = "Callable[[Directory], Adapter]"

@@ -123,7 +123,7 @@ class MemoryAdapter:
 
     async def broadcast(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._directory.deliver(self.sockets(options), encoded, options.volatile)
+        self._directory.deliver(self.sockets(options), packet, encoded, options.volatile)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckCollector) -> None:

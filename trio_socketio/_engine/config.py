@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
+from .compression import HttpCompression
 from .contract import HttpLimits, require_positive
 from .cookies import Cookie
 from .cors import CORS
@@ -42,9 +43,11 @@ class EngineOptions(TypedDict, total=False):
     transports: Iterable[str]
     allow_upgrades: bool
     allow_request: AllowRequest | None
+    allow_eio3: bool
     initial_packet: str | bytes | None
     cors: Any
     cookie: bool | Cookie | None
+    http_compression: bool | HttpCompression | None
     static_files: StaticFilesOption | None
     http_limits: HttpLimits
     trusted_proxies: str | Iterable[str]
@@ -71,10 +74,15 @@ class EngineConfig:
         allow_upgrades: Whether a polling client is told that it may upgrade.
         allow_request: Called with the `Request` of each handshake, sync or async: true lets it in; false, or
             `ConnectionRefused` with a message, answers 403.
+        allow_eio3: Serve clients of Engine.IO 3 as well, such as ``socket.io-client`` 2: all whose query does not say
+            ``EIO=4``. Their sockets' ids are the secret id of their session, as they expect it, or have it in them:
+            do not tell them to other clients.
         initial_packet: A message for every client, sent with the handshake.
         cors: None (only pages of the same origin), ``"*"``, an origin, a list, a compiled pattern, a function from
             origin to bool, or `CORS`.
         cookie: True or a `Cookie` to set one with the session's id on a polling handshake.
+        http_compression: Compress long answers to polls, if their clients accept that: True for the defaults of
+            `HttpCompression`, or one with others; False or None never.
         static_files: A directory to serve at ``/``, or a mapping from URL prefixes to directories, for paths that are
             not the engine's.
         http_limits: What our own listener takes from a client.
@@ -95,9 +103,11 @@ class EngineConfig:
     transports: tuple[str, ...] = TRANSPORTS
     allow_upgrades: bool = True
     allow_request: AllowRequest | None = None
+    allow_eio3: bool = False
     initial_packet: str | bytes | None = None
     cors: CORS | None = None
     cookie: Cookie | None = None
+    http_compression: HttpCompression | None = field(default_factory=HttpCompression)
     static_files: StaticFilesOption | None = None
     http_limits: HttpLimits = field(default_factory=HttpLimits)
     trusted_proxies: tuple[Network, ...] = ()
@@ -121,6 +131,7 @@ class EngineConfig:
         values = dict(options)
         values["cors"] = CORS.from_option(values.get("cors"))
         values["cookie"] = Cookie.from_option(values.get("cookie"))
+        values["http_compression"] = HttpCompression.from_option(values.get("http_compression", True))
         values["trusted_proxies"] = parse_networks(values.get("trusted_proxies", ()))
         if "transports" in values:
             chosen = values["transports"]

@@ -132,14 +132,14 @@ class Request:
         receive_body: Callable[[], Awaitable[bytes]] = _no_body,
     ) -> None:
         raw_path, _, query = target.partition("?")
-        self.method = method
-        self.target = target
-        self.path = unquote(raw_path) if path is None else path
+        self.method: str = method
+        self.target: str = target
+        self.path: str = unquote(raw_path) if path is None else path
         self.query: Mapping[str, str] = dict(parse_qsl(query, keep_blank_values=True))
-        self.headers = headers
-        self.client = client
-        self.scheme = scheme
-        self.response_headers = Headers()
+        self.headers: Headers = headers
+        self.client: tuple[str, int] | None = client
+        self.scheme: str = scheme
+        self.response_headers: Headers = Headers()
         self._receive_body = receive_body
 
     async def read_body(self, limit: int) -> bytes:
@@ -186,10 +186,10 @@ class Response:
         headers: Headers | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
-        self.status = status
-        self.body = body
-        self.headers = Headers() if headers is None else headers
-        self.on_lost = on_lost
+        self.status: int = status
+        self.body: bytes = body
+        self.headers: Headers = Headers() if headers is None else headers
+        self.on_lost: Callable[[], None] | None = on_lost
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.body[:40]!r}>"

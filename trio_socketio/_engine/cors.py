@@ -156,6 +156,22 @@ def origin_allowed(cors: CORS | None, request: Request) -> bool:
     return cors is not None and cors.allows(origin)
 
 
+def script_allowed(cors: CORS | None, request: Request) -> bool:
+    """Whether a page may read answers as scripts (JSONP), for which browsers have no same-origin policy.
+
+    They do not send Origin with the request for a script either. Where not everybody is allowed in, the page has to be
+    known by its Referer, which it cannot forge.
+    """
+    if cors is not None and cors.origins == "*":
+        return True
+    referer = request.headers.get("referer")
+    if referer is None:
+        return False
+    scheme, _, rest = referer.partition("://")
+    origin = f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}"
+    return _is_same_origin(origin, request) or (cors is not None and cors.allows(origin))
+
+
 def valid_origin(value: str) -> bool:
     """Whether an Origin header has only characters that HTTP allows (else: "Bad request", ``INVALID_ORIGIN``)."""
     return not _ILLEGAL_IN_HEADER.search(value)

@@ -16,17 +16,18 @@ from .._listeners import Listeners
 from .._wire.encoded import EncodedPacket
 from .._wire.engine_packets import encode_open
 from .._wire.phases import Phase
+from .compression import Compressor
 from .config import EngineConfig
 from .contract import Headers, Response
 from .flusher import Flusher
-from .handshake import UNKNOWN_SID, error_response, generate_id, new_id, run_middlewares, verify
-from .polling import payload_response, serve_poll, serve_post
+from .handshake import UNKNOWN_SID, choose_dialect, error_response, generate_id, new_id, run_middlewares, verify
+from .polling import answer_poll, serve_poll, serve_post
 from .proxies import see_through_proxies
 from .session import FORCED_CLOSE, Session
 from .websocket import ProbeAcceptance, RefusingAcceptance, SessionAcceptance
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from typing import Self
 
     from typing_extensions import Unpack
@@ -82,7 +83,7 @@ class Engine(Serving):
     """
 
     def __init__(self, **options: Unpack[EngineOptions]) -> None:
-        self.config = EngineConfig.from_options(options)
+        self.config: EngineConfig = EngineConfig.from_options(options)
         self.generate_id: GenerateId = lambda request: new_id()
         self.sessions: dict[str, Session] = {}
         self._listeners = Listeners(
@@ -94,6 +95,8 @@ class Engine(Serving):
         cors = self.config.cors
         if cors is not None:
             self._middlewares.append(cors.apply)
+        compression = self.config.http_compression
+        self._compressor = None if compression is None else Compressor(compression)
         self._state = State.STOPPED
         self._nursery: trio.Nursery | None = None
         self._context = contextvars.copy_context()
@@ -193,6 +196,16 @@ class Engine(Serving):
                     for session in list(self.sessions.values()):
                         session.close(discard=True)
                     nursery.cancel_scope.cancel()
+
+    def start_soon(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Start a task that is cancelled when the engine stops.
+
+        Raises:
+            NotRunning: It has stopped.
+        """
+        if self._nursery is None:
+            raise NotRunning("a task needs a running engine")
+        self._context.run(self._nursery.start_soon, fn, *args)
 
     def raise_soon(self, error: Exception) -> None:
         """Let an exception leave through `running`."""
@@ -298,7 +311,7 @@ class Engine(Serving):
         except HandshakeRefused as error:
             return self._refuse(error, upgrade=False), False
         if request.method == "GET":
-            return await serve_poll(session), True
+            return await serve_poll(session, request, self._compressor), True
         if request.method == "POST":
             return await serve_post(session, request, self.config.max_http_buffer_size), True
         return Response(500), False
@@ -312,7 +325,7 @@ class Engine(Serving):
         answered = False
         try:
             await session.started.wait()
-            response = payload_response(session, self._opening(session))
+            response = await answer_poll(session, request, self._opening(session), self._compressor)
             if self.config.cookie is not None:
                 response.headers.add("set-cookie", self.config.cookie.header(sid))
             self._listeners.call_sync("initial_headers", response.headers, request)
@@ -355,6 +368,7 @@ class Engine(Serving):
             request,
             self.config,
             phase=phase,
+            dialect=choose_dialect(request.query),
             flusher=self._flusher,
             context=self._context,
             on_closed=self._forget,
@@ -384,6 +398,7 @@ class Engine(Serving):
         if not session.phase.open:
             return
         self.sessions[session.id] = session
+        session.greeted()
         for listener in self._listeners.take("connection"):
             if listener.is_async:
                 session.spawn(self._run_listener, listener.fn, session)

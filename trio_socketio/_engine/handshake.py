@@ -12,13 +12,17 @@ from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
 from .._errors import ConnectionRefused, HandshakeRefused
+from .._wire.dialects import V4, V4_BASE64
+from .._wire.engine_packets_v3 import V3, V3_BASE64
+from .._wire.jsonp import JSONPDialect
 from .contract import Headers, Response
-from .cors import origin_allowed, valid_origin
+from .cors import origin_allowed, script_allowed, valid_origin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import TypeAlias
 
+    from .._wire.dialects import Dialect
     from .config import EngineConfig, GenerateId
     from .contract import Request
     from .session import Session
@@ -83,8 +87,11 @@ async def verify(
         raise HandshakeRefused(BAD_METHOD, {"method": request.method}, request)
     if transport == "websocket" and not upgrade:
         raise HandshakeRefused(BAD_REQUEST, {"name": "TRANSPORT_HANDSHAKE_ERROR"}, request)
+    if _jsonp_index(request.query) is not None and not script_allowed(config.cors, request):
+        message = "only pages that the cors option names may use JSONP, and their Referer has to say so"
+        raise HandshakeRefused(FORBIDDEN, {"message": message}, request)
     await _ask_application(config, request)
-    if request.query.get("EIO") != "4":
+    if request.query.get("EIO") != "4" and not config.allow_eio3:
         raise HandshakeRefused(UNSUPPORTED_VERSION, {"protocol": 3}, request)
     return None
 
@@ -116,6 +123,21 @@ async def _ask_application(config: EngineConfig, request: Request) -> None:
         allowed = False
     if not allowed:
         raise HandshakeRefused(FORBIDDEN, {"message": message}, request)
+
+
+def choose_dialect(query: Mapping[str, str]) -> Dialect:
+    """How the client of a new session speaks; for all of the session, whatever later requests say."""
+    index = _jsonp_index(query)
+    base64 = bool(query.get("b64"))
+    if query.get("EIO") == "4":
+        dialect: Dialect = V4_BASE64 if base64 else V4
+    else:
+        dialect = V3_BASE64 if base64 or index is not None else V3
+    return dialect if index is None else JSONPDialect(dialect, index)
+
+
+def _jsonp_index(query: Mapping[str, str]) -> str | None:
+    return query.get("j") if query.get("transport") == "polling" else None
 
 
 async def generate_id(generate: GenerateId, request: Request) -> str:

@@ -6,17 +6,18 @@ client that lets go of one. A close that we caused while a POST is being read en
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 import trio
 
 from .._errors import BodyTooLarge, ClientDisconnected, RemoteProtocolError
-from .._wire.encoded import CLOSE, NOOP, EncodedPacket, join_payload
-from .._wire.engine_packets import iter_payload_untrusted
+from .._wire.encoded import CLOSE, NOOP, EncodedPacket
 from .contract import Headers, Response
 from .session import FORCED_CLOSE, PARSE_ERROR, TRANSPORT_ERROR, PendingPoll
 
 if TYPE_CHECKING:
+    from .compression import Compressor
     from .contract import Request
     from .session import Session
 
@@ -25,14 +26,29 @@ GONE = "poll connection closed prematurely"
 
 def payload_response(session: Session, packets: list[EncodedPacket]) -> Response:
     """The answer to a GET. If it cannot be written, the client has lost packets, and the session ends."""
-    headers = Headers([("content-type", "text/plain; charset=UTF-8"), ("cache-control", "no-store")])
+    body, content_type = session.dialect.encode_body(packets)
+    headers = Headers([("content-type", content_type), ("cache-control", "no-store")])
     agent = session.request.headers.get("user-agent", "")
     if ";MSIE" in agent or "Trident/" in agent:
         headers.add("x-xss-protection", "0")
-    return Response(200, join_payload(packets), headers, on_lost=lambda: session.finish(TRANSPORT_ERROR, GONE))
+    return Response(200, body, headers, on_lost=lambda: session.finish(TRANSPORT_ERROR, GONE))
 
 
-async def serve_poll(session: Session) -> Response:
+async def answer_poll(
+    session: Session, request: Request, packets: list[EncodedPacket], compressor: Compressor | None
+) -> Response:
+    """The same, compressed where that is wanted, and worth it, and the client can read it."""
+    response = payload_response(session, packets)
+    if (
+        compressor is not None
+        and len(response.body) >= compressor.threshold
+        and any(packet.compress for packet in packets)
+    ):
+        await compressor.apply(response, request)
+    return response
+
+
+async def serve_poll(session: Session, request: Request, compressor: Compressor | None) -> Response:
     """Answer a GET with what is queued, or wait for something."""
     if session.poll is not None:
         session.finish(TRANSPORT_ERROR, "overlap from client")
@@ -46,12 +62,15 @@ async def serve_poll(session: Session) -> Response:
         poll.answer([NOOP, CLOSE])
     try:
         await poll.answered.wait()
+        return await answer_poll(session, request, poll.packets, compressor)
     except trio.Cancelled:
         if session.poll is poll:
             session.poll = None
         session.finish(TRANSPORT_ERROR, GONE)
         raise
-    return payload_response(session, poll.packets)
+    except (zlib.error, MemoryError) as error:  # what was taken for this answer is lost
+        session.finish(TRANSPORT_ERROR, f"the answer to a poll could not be compressed: {error}")
+        raise
 
 
 async def serve_post(session: Session, request: Request, limit: int) -> Response:
@@ -59,13 +78,14 @@ async def serve_post(session: Session, request: Request, limit: int) -> Response
     if session.post is not None:
         session.finish(TRANSPORT_ERROR, "data request overlap from client")
         return Response(400)
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/octet-stream":
+    octets = request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/octet-stream"
+    if octets and not session.dialect.takes_octets:
         session.finish(TRANSPORT_ERROR, "invalid content")
         return Response(400)
     session.post = trio.CancelScope()
     try:
         with session.post:
-            return await _take_payload(session, request, limit)
+            return await _take_payload(session, request, limit, octets)
         return Response(400)  # a close released us while the body was on its way
     except trio.Cancelled:
         session.finish(TRANSPORT_ERROR, "data request connection closed prematurely")
@@ -74,7 +94,7 @@ async def serve_post(session: Session, request: Request, limit: int) -> Response
         session.post = None
 
 
-async def _take_payload(session: Session, request: Request, limit: int) -> Response:
+async def _take_payload(session: Session, request: Request, limit: int, octets: bool) -> Response:
     try:
         body = await request.read_body(limit)
     except BodyTooLarge:
@@ -85,7 +105,7 @@ async def _take_payload(session: Session, request: Request, limit: int) -> Respo
     if session.phase.transport != "polling":
         return Response(400)
     try:
-        for packet in iter_payload_untrusted(body.decode("utf-8", "replace")):
+        for packet in session.dialect.iter_body_untrusted(body, octets):
             session.on_packet(packet)
     except RemoteProtocolError as error:
         session.finish(PARSE_ERROR, str(error))

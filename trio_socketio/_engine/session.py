@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from .._errors import RemoteProtocolError, SessionClosed
-from .._wire.encoded import CLOSE, NOOP, PING, EncodedPacket
-from .._wire.engine_packets import EnginePacket, EnginePacketType, decode_packet_untrusted
+from .._wire.encoded import CLOSE, NOOP, PING, PONG, EncodedPacket
+from .._wire.engine_packets import EnginePacket, EnginePacketType
 from .._wire.phases import Change, Phase, next_phase
 from .outbox import Outbox
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextvars import Context
 
+    from .._wire.dialects import Dialect
     from .config import EngineConfig
     from .contract import Request, WebSocket
     from .flusher import Flusher
@@ -48,6 +49,9 @@ class Sink(Protocol):
 
     def on_open(self) -> None:
         """The session's nursery is open; nothing has arrived yet."""
+
+    def on_greeted(self) -> None:
+        """The client is told that the session is open, and what is sent from now on comes after that."""
 
     def on_message(self, message: str | bytes) -> None:
         """One message from the client; never raises for what a client may send."""
@@ -74,6 +78,9 @@ class Inbox:
         return len(self._messages) >= self._limit
 
     def on_open(self) -> None:
+        pass
+
+    def on_greeted(self) -> None:
         pass
 
     def on_message(self, message: str | bytes) -> None:
@@ -105,7 +112,7 @@ class PendingPoll:
 
     def __init__(self) -> None:
         self.packets: list[EncodedPacket] = []
-        self.answered = trio.Event()
+        self.answered: trio.Event = trio.Event()
 
     def answer(self, packets: list[EncodedPacket]) -> None:
         self.packets = packets
@@ -130,13 +137,15 @@ class Session(trio.abc.Channel["str | bytes"]):
         id: The session's secret id.
         request: The `Request` that opened it.
         remote_address: The client's address (a string), or ``""`` where it is not known.
+        dialect: How its packets look on the wire.
         closed_because: ``(reason, description)`` once it has closed, else None.
     """
 
     # fmt: off
     __slots__ = (
-        "_alarm", "_close_by", "_config", "_context", "_description", "_flow", "_flusher", "_on_closed",
-        "_outbox", "_ping_at", "_pong_by", "_resumed", "_sink", "_writable", "closed_because", "ended", "id",
+        "_alarm", "_client_pings", "_close_by", "_config", "_context", "_description", "_flow", "_flusher",
+        "_on_closed", "_outbox", "_patience", "_ping_at", "_pong_by", "_resumed", "_sink", "_writable",
+        "closed_because", "dialect", "ended", "id",
         "nursery", "phase", "poll", "post", "probe", "remote_address", "request", "started", "websocket",
         "websocket_scope",
     )
@@ -149,18 +158,20 @@ class Session(trio.abc.Channel["str | bytes"]):
         config: EngineConfig,
         *,
         phase: Phase,
+        dialect: Dialect,
         flusher: Flusher,
         context: Context,
         on_closed: Callable[[Session], None],
     ) -> None:
-        self.id = id
-        self.request = request
-        self.remote_address = request.client[0] if request.client else ""
+        self.id: str = id
+        self.request: Request = request
+        self.remote_address: str = request.client[0] if request.client else ""
+        self.dialect: Dialect = dialect
         self.closed_because: tuple[str, str | None] | None = None
         #: Where it is in its life: `trio_socketio._wire.phases`.
-        self.phase = phase
-        self.started = trio.Event()
-        self.ended = trio.Event()
+        self.phase: Phase = phase
+        self.started: trio.Event = trio.Event()
+        self.ended: trio.Event = trio.Event()
         self.nursery: trio.Nursery | None = None
         # The transports' own: the GET that waits, the POST and the WebSockets that are being served.
         self.poll: PendingPoll | None = None
@@ -179,8 +190,11 @@ class Session(trio.abc.Channel["str | bytes"]):
         self._writable: trio.lowlevel.ParkingLot | None = None
         self._resumed: trio.Event | None = None
         self._alarm: trio.CancelScope | None = None
-        self._ping_at = trio.current_time() + config.ping_interval
-        self._pong_by = inf
+        # The server pings, or, in the older revision of the protocol, the client does, and has this long for the next.
+        self._client_pings = dialect.heartbeat is EnginePacketType.PING
+        self._patience = config.ping_timeout + (config.ping_interval if self._client_pings else 0)
+        self._ping_at = inf if self._client_pings else trio.current_time() + config.ping_interval
+        self._pong_by = trio.current_time() + self._patience if self._client_pings else inf
         self._close_by = inf
         self._description: str | None = None
 
@@ -241,6 +255,11 @@ class Session(trio.abc.Channel["str | bytes"]):
                 self._set_alarm()
 
     @property
+    def protocol(self) -> int:
+        """The revision of Engine.IO that the client speaks: 4, or, with ``allow_eio3``, 3."""
+        return self.dialect.protocol
+
+    @property
     def transport(self) -> str | None:
         """``"polling"``, ``"websocket"``, or None after the close."""
         return self.phase.transport
@@ -255,6 +274,10 @@ class Session(trio.abc.Channel["str | bytes"]):
     def deliver_to(self, sink: Sink) -> None:
         """Choose who gets the messages; before the session runs."""
         self._sink = sink
+
+    def greeted(self) -> None:
+        """Told by the engine when the handshake is on its way."""
+        self._sink.on_greeted()
 
     async def run(self) -> None:
         """Hold the session's nursery open until it closes. Nothing but `trio.Cancelled` leaves here."""
@@ -429,7 +452,7 @@ class Session(trio.abc.Channel["str | bytes"]):
             self._resumed.set()
             self._resumed = None
             if self._pong_by != inf:  # the pong is behind what we did not read
-                self._pong_by = trio.current_time() + self._config.ping_timeout
+                self._pong_by = trio.current_time() + self._patience
                 self._set_alarm()
 
     def end_batch(self) -> None:
@@ -445,7 +468,7 @@ class Session(trio.abc.Channel["str | bytes"]):
             self._sink.on_message(message[1:])
             return
         try:
-            packet = decode_packet_untrusted(message)
+            packet = self.dialect.decode_message_untrusted(message)
         except RemoteProtocolError as error:
             self.finish(PARSE_ERROR, str(error))
         else:
@@ -457,18 +480,26 @@ class Session(trio.abc.Channel["str | bytes"]):
             return
         if packet.type is EnginePacketType.MESSAGE:
             self._sink.on_message("" if packet.data is None else packet.data)
-        elif packet.type is EnginePacketType.PONG:
-            self._ping_at = trio.current_time() + self._config.ping_interval
-            self._pong_by = inf
-            self._set_alarm()
+        elif packet.type is self.dialect.heartbeat:
+            self._on_heartbeat()
         elif packet.type is EnginePacketType.CLOSE:
             if self.poll is not None:
                 self._answer_poll([NOOP])
             self.finish(TRANSPORT_CLOSE)
-        elif packet.type is EnginePacketType.PING:
+        elif packet.type in (EnginePacketType.PING, EnginePacketType.PONG):
             self.finish(TRANSPORT_ERROR, "invalid heartbeat direction")
 
-    # The heartbeat (Engine.IO protocol, "heartbeat": the server pings)
+    # The heartbeat (Engine.IO protocol, "heartbeat": the server pings; in revision 3 the client does)
+
+    def _on_heartbeat(self) -> None:
+        now = trio.current_time()
+        if self._client_pings:
+            self._pong_by = now + self._patience
+            self.write(PONG)
+        else:
+            self._ping_at = now + self._config.ping_interval
+            self._pong_by = inf
+        self._set_alarm()
 
     async def _keep_alive(self) -> None:
         while True:
@@ -480,7 +511,7 @@ class Session(trio.abc.Channel["str | bytes"]):
                 self.finish(FORCED_CLOSE)
             elif now >= self._pong_by:
                 if self.paused:
-                    self._pong_by = now + self._config.ping_timeout  # the pong waits behind what we do not read
+                    self._pong_by = now + self._patience  # the sign of life waits behind what we do not read
                 else:
                     self.finish(PING_TIMEOUT)
             elif now >= self._ping_at:
@@ -507,7 +538,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         if self.poll is not None:
             self._answer_poll([CLOSE])
         if self._pong_by != inf:  # a ping in flight on the old transport must not end the session
-            self._pong_by = trio.current_time() + self._config.ping_timeout
+            self._pong_by = trio.current_time() + self._patience
             self._set_alarm()
         self.carry(websocket, scope, flow)
 

@@ -18,8 +18,10 @@ from .._wire.phases import Change, Phase, next_phase
 from .session import FORCED_CLOSE, TRANSPORT_CLOSE, TRANSPORT_ERROR, Flow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from .._wire.dialects import Dialect
+    from .._wire.encoded import EncodedPacket
     from .contract import Headers, Receiver, WebSocket
     from .session import Session
 
@@ -46,6 +48,24 @@ async def _pump(session: Session, websocket: WebSocket, receiver: Receiver) -> i
         if session.websocket is websocket:
             session.finish(reason, description)
     return code
+
+
+def _speaking(websocket: WebSocket, dialect: Dialect) -> WebSocket:
+    return websocket if dialect.plain_frames else _Speaking(websocket, dialect)
+
+
+class _Speaking:
+    """A WebSocket whose frames are those of a session's dialect, where a front end would make others."""
+
+    def __init__(self, websocket: WebSocket, dialect: Dialect) -> None:
+        self.pump = websocket.pump
+        self.drain = websocket.drain
+        self.aclose = websocket.aclose
+        self._websocket = websocket
+        self._dialect = dialect
+
+    def send_nowait(self, packets: Sequence[EncodedPacket]) -> bool:
+        return self._websocket.send_nowait(self._dialect.for_websocket(packets))
 
 
 class _Acceptance:
@@ -89,6 +109,7 @@ class SessionAcceptance(_Acceptance):
                 await websocket.aclose()
             return
         code = NORMAL
+        websocket = _speaking(websocket, session.dialect)
         try:
             await session.started.wait()
             with trio.CancelScope() as scope:
@@ -112,6 +133,7 @@ class ProbeAcceptance(_Acceptance):
     async def run(self, websocket: WebSocket) -> None:
         session = self._session
         code = NORMAL
+        websocket = _speaking(websocket, session.dialect)
         try:
             if session.phase is not Phase.POLLING:  # another one was faster, or the session is closing
                 return

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from .._errors import plain_exceptions
+from .embedded import serve_embedded
 from .listener import Served, serve_connection
 from .static import StaticFiles
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
+
+    from trio_websocket import WebSocketRequest
 
     from .static import StaticFilesOption
 
@@ -145,6 +148,24 @@ class Serving(Served):
         The application must be running; if it is not, its paths are answered 503.
         """
         await serve_connection(self, self._prepare_files(), stream)
+
+    async def handle_websocket(self, request: WebSocketRequest) -> None:
+        """Serve one WebSocket of the application's own ``trio_websocket.serve_websocket`` server, as its handler::
+
+            async with io.running():
+                await trio_websocket.serve_websocket(io.handle_websocket, "127.0.0.1", 3000, None)
+
+        The request is accepted or rejected here, and the connection is closed when this returns. Clients must begin
+        with the WebSocket (``transports: ["websocket"]``), unless their long-polling reaches this application in some
+        other way. Raises nothing but cancellations, on which the client's session ends.
+
+        Args:
+            request: Neither accepted nor rejected yet. One for a path that is not the application's is rejected with
+                404; when the application is not running, with 503. Messages over ``max_http_buffer_size`` bytes, or
+                over the server's ``max_message_size`` characters, close the session.
+        """
+        with self.answering():
+            await serve_embedded(self, request)
 
     async def _serve(
         self,

@@ -8,7 +8,7 @@ session closes gracefully, so that it still gets what was queued for it.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -16,11 +16,15 @@ from .._engine.handshake import new_id
 from .._errors import ConnectionRefused, EncodeError, RemoteProtocolError
 from .._listeners import raise_cancellations
 from .._wire.packets import Packet, PacketType
+from .._wire.parser_v2 import ParserV2
+from .recovery import Passport, split_claim
 from .socket import CLIENT_LEFT, Socket, State
 
 if TYPE_CHECKING:
     from .._engine.session import Session
-    from .._wire.parser import Decoder
+    from .._wire.parser import Decoder, Parser
+    from .config import ServerConfig
+    from .namespace import Namespace
     from .server import Server
 
 logger = logging.getLogger("trio_socketio.server")
@@ -37,15 +41,30 @@ class Connection:
         session: The session; `Connection` becomes its sink.
     """
 
-    __slots__ = ("_decoder", "_dismissed", "_ending", "_expiry", "_queued", "_sockets", "config", "server", "session")
+    __slots__ = (
+        "_decoder",
+        "_dismissed",
+        "_ending",
+        "_expiry",
+        "_parser",
+        "_queued",
+        "_resolving",
+        "_sockets",
+        "config",
+        "server",
+        "session",
+    )
 
     def __init__(self, server: Server, session: Session) -> None:
-        self.server = server
-        self.session = session
-        self.config = server.config
-        self._decoder: Decoder = server.config.parser.decoder()
+        self.server: Server = server
+        self.session: Session = session
+        self.config: ServerConfig = server.config
+        is_old = session.protocol == 3  # such clients speak Socket.IO 2, with what `on_greeted` and `_new_id` do for it
+        self._parser: Parser = ParserV2(server.config.parser) if is_old else server.config.parser
+        self._decoder: Decoder = self._parser.decoder()
         self._sockets: dict[str, Socket] = {}
         self._ending: set[Socket] = set()
+        self._resolving: set[str] = set()
         self._dismissed: frozenset[str] = frozenset()
         self._queued = 0
         self._expiry: trio.CancelScope | None = None
@@ -78,6 +97,10 @@ class Connection:
 
     def on_open(self) -> None:
         self.session.spawn(self._expire)
+
+    def on_greeted(self) -> None:
+        if self.session.protocol == 3:
+            self._connect(Packet(PacketType.CONNECT))  # they are in the main namespace without asking
 
     def on_message(self, message: str | bytes) -> None:
         try:
@@ -118,7 +141,7 @@ class Connection:
     def _on_packet(self, packet: Packet) -> None:
         socket = self._sockets.get(packet.namespace)
         if packet.type is PacketType.CONNECT:
-            if socket is not None:
+            if socket is not None or packet.namespace in self._resolving:
                 self._on_violation(f"CONNECT to {packet.namespace}, where it is already")
             else:
                 self._connect(packet)
@@ -146,25 +169,79 @@ class Connection:
         self._end_sockets(FORCED_SERVER_CLOSE, description, spawn=True)
 
     def _connect(self, packet: Packet) -> None:
-        namespace = self.server.find_namespace(packet.namespace)
-        if namespace is None:
-            self.send(Packet(PacketType.CONNECT_ERROR, packet.namespace, {"message": "Invalid namespace"}))
+        name, auth = packet.namespace, {} if packet.data is None else packet.data
+        namespace = self.server.find_namespace(name)
+        if len(self._sockets) + len(self._ending) + len(self._resolving) >= self.config.max_namespaces:
+            self._refuse_namespace(name, "Too many namespaces")
+        elif namespace is not None:
+            self.session.spawn(self._admit, self._make_socket(namespace, auth))
+        elif self.server.parents:
+            self._resolving.add(name)
+            self._dismissed -= {name}
+            self.session.spawn(self._resolve, name, auth)
+        else:
+            self._refuse_namespace(name, "Invalid namespace")
+
+    async def _resolve(self, name: str, auth: Any) -> None:
+        """Ask the parents; what comes for this namespace meanwhile is a violation, as it is before any answer."""
+        try:
+            # What a client says of its lost connection is a secret, which is not for the application.
+            shown = auth if self.config.recovery is None else split_claim(auth)[0]
+            parent = await self.server.parents.find(name, shown)
+        finally:
+            self._resolving.discard(name)
+        if not self.session.phase.open:
             return
-        socket = Socket(new_id(), namespace, self, {} if packet.data is None else packet.data)
-        self._sockets[packet.namespace] = socket
-        self._dismissed -= {packet.namespace}
-        self.session.spawn(self._admit, socket)
+        # Nothing waits between making the namespace and entering it, so no other client can find it empty.
+        try:
+            namespace = self.server.find_namespace(name, parent)
+        except Exception:
+            logger.exception("the namespace %r could not be made", name)
+            self._refuse_namespace(name, "Internal server error")
+            return
+        if namespace is None:
+            self._refuse_namespace(name, "Invalid namespace")
+        else:
+            await self._admit(self._make_socket(namespace, auth))
+
+    def _refuse_namespace(self, name: str, why: str) -> None:
+        self.send(Packet(PacketType.CONNECT_ERROR, name, {"message": why}))
+
+    def _make_socket(self, namespace: Namespace, auth: Any) -> Socket:
+        passport = None
+        if namespace.recovery is not None and self.session.protocol != 3:
+            auth, claim = split_claim(auth)
+            passport = Passport(namespace.recovery, claim)
+        socket = Socket(self._new_id(namespace.name), namespace, self, auth, passport)
+        self._sockets[namespace.name] = socket
+        self._dismissed -= {namespace.name}
+        return socket
+
+    def _new_id(self, namespace: str) -> str:
+        """A random id; an old client, which is not told its id, makes it of what it knows."""
+        if self.session.protocol == 3:
+            return self.session.id if namespace == "/" else f"{namespace}#{self.session.id}"
+        return new_id()
 
     async def _admit(self, socket: Socket) -> None:
         """Run the middlewares, and open the socket if none refuses it; leave nothing behind if one does."""
         namespace = socket.namespace
         try:
-            await namespace.run_middlewares(socket)
+            for old in [other for other in self._ending if other.id == socket.id]:  # of an old client
+                await old.ended.wait()
+            await namespace.wait_ready()
+            passport = socket.passport
+            if passport is None or not await passport.restore(socket):
+                await namespace.run_middlewares(socket)
             await namespace.adapter.add_all(socket.id, (socket.id,))
-            if self.session.phase.open and socket.state is State.CONNECTING:
+            # The last wait before the socket is open: what is sent from now on reaches it.
+            missed = () if passport is None else await passport.missed_packets(socket.rooms)
+            if missed is None:
+                self._close("what it has missed was dropped while its middlewares were running")
+            elif self.session.phase.open and socket.state is State.CONNECTING:
                 if self._expiry is not None:
                     self._expiry.cancel()
-                socket.open()
+                socket.open(missed)
         except Exception as error:
             self._refuse(socket, error)
         except BaseExceptionGroup as group:
@@ -174,6 +251,10 @@ class Connection:
                 socket.refuse()
                 with trio.move_on_after(self.config.disconnect_timeout, shield=True):
                     await namespace.adapter.delete_all(socket.id)
+                    if socket.passport is not None:
+                        await socket.passport.give_back()
+                with trio.move_on_after(self.config.disconnect_timeout, shield=True):
+                    await namespace.on_departure()
 
     def _refuse(self, socket: Socket, error: Exception) -> None:
         """Tell the client why; of what is not meant for its eyes, only that there was something."""
@@ -193,7 +274,7 @@ class Connection:
 
     def send(self, packet: Packet) -> None:
         """Queue a packet of the protocol's own, or an acknowledgement."""
-        self.session.write(self.config.parser.encode(packet))
+        self.session.write(self._parser.encode(packet))
 
     def release(self, socket: Socket) -> None:
         """A socket is ending, or was refused: its client may connect to the namespace again."""
@@ -203,6 +284,8 @@ class Connection:
 
     def dismiss(self, socket: Socket) -> None:
         """Tell the client that the server ends its socket."""
+        if len(self._dismissed) >= self.config.max_namespaces:  # where clients make the names, there is no end of them
+            self._dismissed = frozenset()
         self._dismissed |= {socket.namespace.name}
         self.send(Packet(PacketType.DISCONNECT, socket.namespace.name))
 
@@ -210,11 +293,11 @@ class Connection:
         """A socket has ended."""
         self._ending.discard(socket)
 
-    def disconnect(self) -> None:
+    def disconnect(self, description: str | None = None) -> None:
         """Disconnect every socket, then close the session."""
         for socket in list(self._sockets.values()):
-            socket.begin_disconnect()
-        self.session.close()
+            socket.begin_disconnect(description=description)
+        self.session.close(description=description)
 
     def _end_sockets(self, reason: str, description: str | None, *, spawn: bool = False) -> None:
         for socket in list(self._sockets.values()):

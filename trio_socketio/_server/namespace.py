@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
 from .._adapters.contract import BroadcastOptions
 from .._listeners import Listeners, inspect_listener
 from .._wire.packets import Packet, PacketType, check_event_name
+from .data import DataT
+from .handlers import check_handled_name, find_handlers, new_handlers
 from .operator import Broadcasting, BroadcastOperator
+from .recovery import Recovery
+from .remote import RemoteSocket
 from .socket import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from collections.abc import Set as AbstractSet
 
-    from .._adapters.contract import AckCollector, SocketDetails
+    from .._adapters.contract import AckCollector, Adapter, SocketDetails
     from .._listeners import Listener
     from .._wire.encoded import EncodedPacket
+    from .parent import ParentNamespace
+    from .remote import AnySocket
     from .server import Server
     from .socket import Socket
 
 F = TypeVar("F", bound="Callable[..., Any]")
+HandlersT = TypeVar("HandlersT")
 
 #: Names that a server-side emit may not have: the listeners of a namespace hear of its life under them.
 RESERVED = frozenset(("connect", "connection", "new_namespace"))
 
 
-class Namespace(Broadcasting):
+class Namespace(Broadcasting, Generic[DataT]):
     """A part of a server that clients connect to by name; made by `Server.of`.
 
     Attributes:
@@ -36,16 +43,33 @@ class Namespace(Broadcasting):
         server: The `Server`.
         sockets: The connected sockets by id; not to be changed.
         adapter: Its rooms.
+        handlers: What `handle` has registered.
+        tapped: The ids of sockets with catch-all listeners for outgoing events. Asked once per broadcast (20 ns), so
+            that the loop over the recipients, the hottest of the library, has nothing to ask.
     """
 
     def __init__(self, name: str, server: Server) -> None:
         self.name = name
         self.server = server
-        self.sockets: dict[str, Socket] = {}
-        self.adapter = server.config.adapter(self)
-        self._listeners = Listeners({"connection": 1, "connect": 1, "new_namespace": 1})
+        self.sockets: dict[str, Socket[DataT]] = {}
+        self.tapped: set[str] = set()
+        self.adapter: Adapter = self._make_adapter()
+        self.recovery: Recovery | None = self._make_recovery()
+        #: The `ParentNamespace` that made it, if one has.
+        self.parent: ParentNamespace | None = None
+        self._ready = trio.Event()
+        self._occupants = 0
+        self._listeners = Listeners({"connection": 1, "connect": 1, "new_namespace": 1}, sync_only=("new_namespace",))
+        self.handlers: Listeners = new_handlers()
         self._middlewares: tuple[Listener, ...] = ()
         self._last_ack_id = -1
+
+    def _make_adapter(self) -> Adapter:
+        return self.server.config.adapter(self)
+
+    def _make_recovery(self) -> Recovery | None:
+        options = self.server.config.recovery
+        return None if options is None else Recovery(self.adapter, options)
 
     # Listening
 
@@ -80,6 +104,58 @@ class Namespace(Broadcasting):
         """Who is to be called for an event, now."""
         return self._listeners.take(event)
 
+    @overload
+    def handle(self, event: str | int, fn: None = None) -> Callable[[F], F]: ...
+    @overload
+    def handle(self, event: str | int, fn: F) -> F: ...
+    def handle(self, event: str | int, fn: F | None = None) -> Any:
+        """Register a handler once, for an event of all sockets of the namespace; as a decorator, or with the function.
+
+        It is treated like a handler of `Socket.on`, whose handlers of the same event are called after it, and shares
+        the acknowledgement with them: the first result that is not None counts. It is there before any ``connection``
+        handler runs, so its events do not wait for those; handlers that they are about to register miss such an event.
+
+        An argument whose annotation is, or contains, a ``msgspec.Struct`` or a pydantic model (version 2) is decoded
+        into that; other annotations mean nothing. One that does not fit is the client's fault: the handler is not
+        called, ``on_error`` gets an `EventValidationError`, and the acknowledgement is its ``answer``.
+
+        Args:
+            event: A name the clients use, or ``"disconnecting"`` or ``"disconnect"`` (both: reason, description).
+            fn: Async, or a plain function that does not wait. Its first argument is the `Socket`, the others are the
+                event's.
+
+        Raises:
+            TypeError: The function cannot be called like that, or an annotation cannot be resolved or decoded into.
+            ReservedEventError: A name that clients cannot send.
+        """
+        check_handled_name(event)
+        return self.handlers.on(event, fn)
+
+    def add_handlers(self, target: HandlersT) -> HandlersT:
+        """Register the methods of an object as handlers, once for all sockets; see `handle`.
+
+        ``on_connect(self, socket)`` is a listener of ``connection``, ``on_disconnecting`` and ``on_disconnect`` get
+        (socket, reason, description) or fewer of these. Every other ``on_<event>(self, socket, *args)`` handles the
+        event of that name; `event` names those that are no identifiers. Each is async, or a plain method.
+
+        Args:
+            target: The object, not its class. Its methods are found now, in its class and those that it inherits from;
+                what is registered can be reached by clients under the events' names, and nothing else of it can.
+
+        Returns:
+            The object.
+
+        Raises:
+            TypeError: A method cannot be called like that, or there is none; nothing was registered.
+            ReservedEventError: A name that clients cannot send; nothing was registered.
+        """
+        for name, fn in find_handlers(target):
+            if name == "connect":
+                self.on("connection", fn)
+            else:
+                self.handlers.on(name, fn)
+        return target
+
     def use(self, middleware: F) -> F:
         """Run a function for every socket before it is connected; in order of registration; as a decorator.
 
@@ -99,6 +175,41 @@ class Namespace(Broadcasting):
                 await middleware.fn(*(socket,)[: middleware.most])
             else:
                 middleware.call_sync(socket)
+
+    # Its life
+
+    def inherit(self, parent: Namespace) -> None:
+        """Begin with the middlewares, handlers and ``connection`` listeners that a parent has now."""
+        self._middlewares = parent._middlewares
+        self.handlers.copy_all(parent.handlers)
+        self._listeners.copy("connection", parent._listeners)
+
+    async def start(self) -> None:
+        """Start its adapter; sockets that are here already wait for it."""
+        try:
+            await self.adapter.start()
+        finally:
+            self._ready.set()
+
+    async def wait_ready(self) -> None:
+        """Wait for the adapter of a namespace that was made a moment ago."""
+        if not self._ready.is_set():
+            await self._ready.wait()
+
+    async def close(self) -> None:
+        """Close its adapter; it may be started again."""
+        self._ready = trio.Event()
+        await self.adapter.close()
+
+    def on_arrival(self) -> None:
+        """A socket was made, which counts from before its middlewares until after its ``disconnect`` handlers."""
+        self._occupants += 1
+
+    async def on_departure(self) -> None:
+        """A socket is over."""
+        self._occupants -= 1
+        if not self._occupants:
+            await self.server.on_vacated(self)
 
     # Emitting
 
@@ -141,6 +252,10 @@ class Namespace(Broadcasting):
         _check_server_side(event)
         return await self.adapter.server_side_emit_with_ack([event, *args], None)
 
+    def socket_of(self, details: SocketDetails) -> AnySocket:
+        """The socket that an adapter has described."""
+        return self.sockets.get(details.id) or RemoteSocket(self, details)
+
     # The directory of the adapter
 
     @property
@@ -148,8 +263,10 @@ class Namespace(Broadcasting):
         """The ids of the connected sockets, live."""
         return self.sockets.keys()
 
-    def deliver(self, ids: Iterable[str], encoded: EncodedPacket, volatile: bool) -> None:
+    def deliver(self, ids: Sequence[str], packet: Packet, encoded: EncodedPacket, volatile: bool) -> None:
         """Send to each of these sockets that is connected."""
+        if self.tapped:
+            self._tell_tapped(ids, packet)
         sockets = self.sockets
         for id in ids:
             socket = sockets.get(id)
@@ -157,11 +274,13 @@ class Namespace(Broadcasting):
                 socket.conn.write(encoded)
 
     def deliver_with_ack(
-        self, ids: Iterable[str], packet: Packet, options: BroadcastOptions, acks: AckCollector
+        self, ids: Sequence[str], packet: Packet, options: BroadcastOptions, acks: AckCollector
     ) -> None:
         """Ask each of these sockets that is connected."""
         id = self.next_ack_id()
         encoded = self.encode(packet._replace(id=id), options.compress)
+        if self.tapped:
+            self._tell_tapped(ids, packet)
         for sid in ids:
             socket = self.sockets.get(sid)
             if socket is None or socket.state is not State.CONNECTED or (options.volatile and not socket.conn.writable):
@@ -169,6 +288,14 @@ class Namespace(Broadcasting):
             acks.register(socket.acks, id)
             socket.conn.write(encoded)
         acks.all_asked()
+
+    def _tell_tapped(self, ids: Sequence[str], packet: Packet) -> None:
+        # All of them before anybody is sent anything: what a listener does cannot tear the broadcast.
+        event, *args = packet.data
+        for id in [id for id in ids if id in self.tapped]:
+            socket = self.sockets.get(id)
+            if socket is not None and socket.state is State.CONNECTED:
+                socket.tell_outgoing(event, args)
 
     def details(self, id: str) -> SocketDetails:
         """What is known about a connected socket."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from .namespace import Namespace
+    from .remote import AnySocket
     from .socket import Socket
 
 
@@ -150,12 +151,11 @@ class Broadcasting(ABC):
         operator = self._operator()
         await operator.namespace.adapter.disconnect_sockets(operator.options, close)
 
-    async def fetch_sockets(self) -> list[Socket]:
-        """Everybody who is meant."""
+    async def fetch_sockets(self) -> list[AnySocket]:
+        """Everybody who is meant: a `Socket` for each that is connected here, a `RemoteSocket` for each elsewhere."""
         operator = self._operator()
         found = await operator.namespace.adapter.fetch_sockets(operator.options)
-        sockets = operator.namespace.sockets
-        return [sockets[details.id] for details in found if details.id in sockets]
+        return [operator.namespace.socket_of(details) for details in found]
 
 
 class BroadcastOperator(Broadcasting):
@@ -164,8 +164,8 @@ class BroadcastOperator(Broadcasting):
     __slots__ = ("namespace", "options")
 
     def __init__(self, namespace: Namespace, options: BroadcastOptions) -> None:
-        self.namespace = namespace
-        self.options = options
+        self.namespace: Namespace = namespace
+        self.options: BroadcastOptions = options
 
     def _operator(self) -> BroadcastOperator:
         return self
@@ -245,22 +245,21 @@ class SocketOperator:
     async def emit(self, event: str | int, *args: Any) -> None:
         """Send an event; see `Socket.emit`. A volatile one never waits."""
         socket = self._socket
-        encoded = socket.encode_event(event, args, compress=self._options.compress)
         if self._options.volatile:
+            encoded = socket.encode_event(event, args, compress=self._options.compress)
             await trio.lowlevel.checkpoint_if_cancelled()
-            socket.send_volatile(encoded)
+            socket.send_volatile(encoded, event, args)
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
-            await socket.send_packet(encoded)
+            await socket.send_event(event, args, self._options.compress)
 
     def emit_nowait(self, event: str | int, *args: Any) -> None:
         """Send an event without waiting; see `Socket.emit_nowait`."""
         socket = self._socket
-        encoded = socket.encode_event(event, args, compress=self._options.compress)
         if self._options.volatile:
-            socket.send_volatile(encoded)
+            socket.send_volatile(socket.encode_event(event, args, compress=self._options.compress), event, args)
         else:
-            socket.send_packet_nowait(encoded)
+            socket.send_event_nowait(event, args, self._options.compress)
 
     async def emit_with_ack(self, event: str | int, *args: Any) -> Any:
         """Send an event and wait for the acknowledgement; see `Socket.emit_with_ack`.

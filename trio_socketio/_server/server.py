@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
@@ -13,12 +15,16 @@ from .._engine.engine import LAST_ANSWERS, Engine
 from .._errors import ConnectionRefused, EventArgumentsError
 from .._frontends.serving import Serving
 from .._listeners import Listeners
+from .client_files import ClientFiles
 from .config import ServerConfig
 from .connection import Connection
+from .data import DataT
 from .namespace import Namespace
 from .operator import Broadcasting
+from .parent import Parents, can_travel
 from .socket import State
 from .statistics import ServerStatistics
+from .throttled import ThrottledConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,15 +37,17 @@ if TYPE_CHECKING:
     from .._engine.session import Session
     from .config import ServerOptions
     from .operator import BroadcastOperator
+    from .parent import Matcher, NamespacePredicate, ParentNamespace
     from .socket import Socket
 
 logger = logging.getLogger("trio_socketio.server")
 F = TypeVar("F", bound="Callable[..., Any]")
+HandlersT = TypeVar("HandlersT")
 
 SHUTTING_DOWN = "server shutting down"
 
 
-class Server(Broadcasting, Serving):
+class Server(Broadcasting, Serving, Generic[DataT]):
     """A Socket.IO server (protocol 5, over Engine.IO protocol 4).
 
     What it does for clients it does for those of the main namespace, ``/``; `of` has the others. It serves inside
@@ -59,45 +67,99 @@ class Server(Broadcasting, Serving):
         sockets: The main namespace.
     """
 
-    def __init__(self, **options: Unpack[ServerOptions]) -> None:
-        given: dict[str, Any] = dict(options)
+    @overload
+    def __init__(self: Server[dict[str, Any]], **options: Unpack[ServerOptions]) -> None: ...
+    @overload
+    def __init__(self, *, data: Callable[[], DataT], **options: Unpack[ServerOptions]) -> None: ...
+    def __init__(self, *, data: Callable[[], Any] = dict, **options: Unpack[ServerOptions]) -> None:
+        given: dict[str, Any] = {"data": data, **options}
         known = (*ServerConfig.names(), *EngineConfig.names())
         for name in given:
             if name not in known:
                 raise TypeError(unknown_option(name, known))
-        self.config = ServerConfig.from_options({n: given.pop(n) for n in ServerConfig.names() if n in given})
+        own = {name: given.pop(name) for name in ServerConfig.names() if name in given}
+        self.config: ServerConfig = ServerConfig.from_options(own)
         given.setdefault("path", "/socket.io")
-        self.engine = Engine(**given)
+        self.engine: Engine = Engine(**given)
         self.engine.on_session(self._connect)
+        if (client := self.config.serve_client) is not False:
+            directory = None if client is True else Path(client)
+            self.engine.use(ClientFiles(directory, self.engine.config.path).respond)
         self.namespaces: dict[str, Namespace] = {}
+        #: The patterns and predicates of dynamic namespaces.
+        self.parents: Parents = Parents(self)
         #: What sockets are told instead of their session's reason, while the server shuts down.
         self.close_reason: str | None = None
         self._connections: set[Connection] = set()
         self._error_listeners = Listeners({"error": 3}, sync_only=("error",))
-        self.sockets = self.of("/")
+        self.sockets: Namespace[DataT] = self.of("/")
 
     # Namespaces
 
-    def of(self, name: str) -> Namespace:
-        """The namespace of this name, made if there is none yet.
+    @overload
+    def of(self, name: str) -> Namespace[DataT]: ...
+    @overload
+    def of(self, name: re.Pattern[str] | NamespacePredicate) -> ParentNamespace: ...
+    def of(self, name: str | Matcher) -> Namespace:
+        """The namespace of this name, made if there is none yet; or a parent, whose namespaces clients have made.
+
+        A client that asks for a namespace gets the one that there is; else the parents are asked, in the order of their
+        registration and one at a time, and the first that says yes makes it. See also the option
+        ``cleanup_empty_child_namespaces``.
 
         Args:
-            name: Exact and case-sensitive; a leading slash is added if it is missing.
+            name: Exact and case-sensitive; a leading slash is added if it is missing. If it matches the pattern of a
+                parent, the namespace is a child of that. Or a compiled pattern, found anywhere in a name (put ``^``
+                and ``$`` where they belong). Or a function, sync or async, of a name and what the client sent as
+                ``auth``, which answers true or false; one that raises has said no.
+
+        Raises:
+            TypeError: None of these.
+            ValueError: A name that no packet can carry: longer than 1024 characters, or with a comma, U+001E or a lone
+                surrogate in it. Or a pattern or function for the second time.
         """
         if not isinstance(name, str):
-            raise TypeError(f"the name of a namespace is a string, not {name!r}")
+            return self.parents.add(name)
         name = name if name.startswith("/") else f"/{name}"
+        if not can_travel(name):
+            raise ValueError(f"no packet can carry the name of this namespace: {name!r:.80}")
         namespace = self.namespaces.get(name)
-        if namespace is None:
-            namespace = self.namespaces[name] = Namespace(name, self)
-            if name != "/":
-                for listener in self.sockets.take_listeners("new_namespace"):
+        return self._make_namespace(name, self.parents.by_pattern(name)) if namespace is None else namespace
+
+    def _make_namespace(self, name: str, parent: ParentNamespace | None) -> Namespace:
+        namespace = self.namespaces[name] = Namespace(name, self)
+        if parent is not None:
+            parent.adopt(namespace)
+        if self.is_running:
+            self.engine.start_soon(self._start_namespace, namespace)
+        if name != "/":
+            for listener in self.sockets.take_listeners("new_namespace"):
+                try:
                     listener.call_sync(namespace)
+                except Exception:  # it may be the doing of a client, whose session has no part in it
+                    logger.exception("a new_namespace listener failed")
         return namespace
 
-    def find_namespace(self, name: str) -> Namespace | None:
-        """The namespace that a client asks for."""
-        return self.namespaces.get(name)
+    async def _start_namespace(self, namespace: Namespace) -> None:
+        try:
+            await namespace.start()
+        except Exception:
+            logger.exception("the adapter of %r could not be started", namespace)
+
+    def find_namespace(self, name: str, parent: ParentNamespace | None = None) -> Namespace | None:
+        """The namespace that a client asks for; made, if a parent wants it."""
+        namespace = self.namespaces.get(name)
+        return self._make_namespace(name, parent) if namespace is None and parent is not None else namespace
+
+    async def on_vacated(self, namespace: Namespace) -> None:
+        """The last socket of a namespace is over."""
+        name, parent = namespace.name, namespace.parent
+        if self.config.cleanup_empty_child_namespaces and parent and self.namespaces.get(name) is namespace:
+            del self.namespaces[name], parent.children[name]
+            try:
+                await namespace.close()
+            except Exception:  # a socket's end waits for this, which has no part in it
+                logger.exception("the adapter of %r could not be closed", namespace)
 
     @property
     def adapter(self) -> Adapter:
@@ -131,6 +193,18 @@ class Server(Broadcasting, Serving):
     def off(self, event: str | None = None, fn: Callable[..., Any] | None = None) -> None:
         """Remove a listener, all of an event, or all."""
         self.sockets.off(event, fn)
+
+    @overload
+    def handle(self, event: str | int, fn: None = None) -> Callable[[F], F]: ...
+    @overload
+    def handle(self, event: str | int, fn: F) -> F: ...
+    def handle(self, event: str | int, fn: F | None = None) -> Any:
+        """Register a handler once, for an event of all sockets of the main namespace: see `Namespace.handle`."""
+        return self.sockets.handle(event, fn)
+
+    def add_handlers(self, target: HandlersT) -> HandlersT:
+        """Register the methods of an object for all sockets of the main namespace: see `Namespace.add_handlers`."""
+        return self.sockets.add_handlers(target)
 
     def use(self, middleware: F) -> F:
         """Run a function for every socket of the main namespace before it is connected: see `Namespace.use`."""
@@ -190,8 +264,8 @@ class Server(Broadcasting, Serving):
         """
         try:
             async with self.engine.running():
-                for namespace in self.namespaces.values():
-                    await namespace.adapter.start()
+                for namespace in list(self.namespaces.values()):
+                    await namespace.start()
                 try:
                     yield self
                 finally:
@@ -199,8 +273,8 @@ class Server(Broadcasting, Serving):
         finally:
             self.close_reason = None
             with trio.CancelScope(deadline=trio.current_time() + self.config.disconnect_timeout, shield=True):
-                for namespace in self.namespaces.values():
-                    await namespace.adapter.close()
+                for namespace in list(self.namespaces.values()):
+                    await namespace.close()
 
     async def close(self) -> None:
         """Disconnect everybody at once (``server shutting down``), and stop serving.
@@ -274,7 +348,8 @@ class Server(Broadcasting, Serving):
         )
 
     def _connect(self, session: Session) -> None:
-        connection = Connection(self, session)
+        limit = self.config.rate_limit
+        connection = Connection(self, session) if limit is None else ThrottledConnection(self, session, limit)
         self._connections.add(connection)
         session.deliver_to(connection)
 

@@ -6,16 +6,19 @@ import enum
 import time
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
 from .._adapters.contract import BroadcastOptions, SocketDetails
 from .._errors import LocalProtocolError, SocketDisconnected
-from .._listeners import Listener, Listeners, inspect_listener, raise_cancellations
+from .._listeners import Listener, Listeners, inspect_listener, raise_cancellations, refuse_coroutine
 from .._wire.packets import Packet, PacketType
 from .acks import SingleAck, pack, unpack
+from .catch_all import CatchAllListening
+from .data import DataT
 from .events import Event, EventQueue
+from .handlers import ENDINGS, with_decoder
 from .operator import BroadcastOperator, SocketOperator, one_or_more
 from .statistics import SocketStatistics
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from .acks import PendingAck
     from .connection import Connection
     from .namespace import Namespace
+    from .recovery import Passport
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -59,7 +63,8 @@ class Handshake:
     Args:
         headers: Of the request that opened the session.
         query: Its query parameters.
-        auth: What the client sent as ``auth`` when it connected to the namespace.
+        auth: What the client sent as ``auth`` when it connected to the namespace; of a client of Socket.IO 2 the query
+            that it put behind the namespace's name, as a dict.
         url: The target of the request.
         address: The client's address.
         secure: Whether it came over TLS.
@@ -96,7 +101,7 @@ class Handshake:
         return formatdate(self.issued, usegmt=True)
 
 
-class Socket:
+class Socket(CatchAllListening, Generic[DataT]):
     """One client in one namespace; made by the server, and given to ``connection`` handlers.
 
     Attributes:
@@ -104,27 +109,32 @@ class Socket:
         namespace: Its `Namespace`.
         conn: The Engine.IO `Session` underneath.
         handshake: How the client came in.
-        data: A dict for the application's use; readable through `fetch_sockets`, and until after ``disconnect``.
+        data: For the application's use: a dict, or what the option ``data`` makes; readable through `fetch_sockets`,
+            and until after ``disconnect``.
         recovered: Whether it is the continuation of an earlier connection.
     """
 
-    def __init__(self, id: str, namespace: Namespace, connection: Connection, auth: Any) -> None:
+    def __init__(
+        self, id: str, namespace: Namespace, connection: Connection, auth: Any, passport: Passport | None = None
+    ) -> None:
         self.id = id
         self.namespace = namespace
         self.conn: Session = connection.session
-        self.handshake = Handshake.of(connection.session.request, auth)
-        self.data: dict[str, Any] = {}
+        self.handshake: Handshake = Handshake.of(connection.session.request, auth)
+        self.data: DataT = connection.config.data()
         self.recovered = False
-        self.state = State.CONNECTING
+        self.passport = passport
+        self.state: State = State.CONNECTING
         #: Set when ``disconnect`` handlers are over.
-        self.ended = trio.Event()
+        self.ended: trio.Event = trio.Event()
         self.acks: dict[int, PendingAck] = {}
         self._connection = connection
         self._config = connection.config
-        self._listeners = Listeners({"disconnect": 2, "disconnecting": 2})
+        self._listeners = Listeners(ENDINGS, refine=with_decoder)
         self._middlewares: tuple[Listener, ...] = ()
         self._events = EventQueue(self, connection.config.max_concurrent_events)
         self._finisher: trio.lowlevel.Task | None = None
+        namespace.on_arrival()
         self._why: tuple[str, str | None] = ("", None)
 
     # Who it is
@@ -172,14 +182,14 @@ class Socket:
 
         What the handler returns is the acknowledgement, if the client asked for one: None is one without arguments, a
         tuple one with several. If several handlers listen, the first result that is not None counts. A handler that
-        raises sends none.
+        raises sends none. Those of the namespace (`Namespace.handle`) are called first.
 
         Args:
             event: A name the client uses, or ``"disconnecting"`` or ``"disconnect"`` (both: reason, description).
-            fn: Async, or a plain function that does not wait.
+            fn: Async, or a plain function that does not wait. Of its annotations see `Namespace.handle`.
 
         Raises:
-            TypeError: The function cannot be called with positional arguments.
+            TypeError: The function cannot be called with positional arguments, or has annotations without a meaning.
         """
         if fn is None:
             return lambda fn: self.on(event, fn)
@@ -241,9 +251,10 @@ class Socket:
         Raises:
             EncodeError: A value that cannot be encoded; nothing was queued.
             ReservedEventError: The name is the protocol's own.
-            SocketDisconnected: The socket has ended.
+            SocketDisconnected: The socket has ended, and with ``connection_state_recovery``: its client cannot come
+                back any more.
         """
-        await self.send_packet(self.encode_event(event, args))
+        await self.send_event(event, args)
 
     def emit_nowait(self, event: str | int, *args: Any) -> None:
         """Like `emit`, without waiting.
@@ -251,7 +262,7 @@ class Socket:
         Raises:
             trio.WouldBlock: The session's outbox has no room for it; nothing was queued.
         """
-        self.send_packet_nowait(self.encode_event(event, args))
+        self.send_event_nowait(event, args)
 
     async def emit_with_ack(self, event: str | int, *args: Any) -> Any:
         """Send an event to this client, and wait for its acknowledgement.
@@ -275,9 +286,9 @@ class Socket:
         ack = self.acks[id] = SingleAck()
         try:
             if options.volatile:
-                self.send_volatile(encoded)
+                self.send_volatile(encoded, event, args)
             else:
-                await self.send_packet(encoded)
+                await self.send_packet(encoded, event, args)
             return await ack.wait()
         except trio.EndOfChannel:
             raise SocketDisconnected(self._why[0]) from None
@@ -290,25 +301,54 @@ class Socket:
         """An event for this socket's namespace, encoded."""
         return self.namespace.encode_event(event, args, id, compress)
 
-    async def send_packet(self, encoded: EncodedPacket) -> None:
-        """Queue a packet, after waiting for room."""
+    async def send_event(self, event: str | int, args: Sequence[Any], compress: bool = True) -> None:
+        """`emit`, with flags."""
+        encoded = self.encode_event(event, args, compress=compress)
+        if self.passport is None or self.state is State.CONNECTING:
+            await self.send_packet(encoded, event, args)
+        else:
+            await self.conn.wait_writable(encoded)
+            self._send_kept(self.passport, encoded, event, args)
+
+    def send_event_nowait(self, event: str | int, args: Sequence[Any], compress: bool = True) -> None:
+        """`emit_nowait`, with flags."""
+        encoded = self.encode_event(event, args, compress=compress)
+        if self.passport is None or self.state is State.CONNECTING:
+            self.send_packet_nowait(encoded, event, args)
+        elif self.alive and not self.conn.has_room(encoded):
+            raise trio.WouldBlock
+        else:
+            self._send_kept(self.passport, encoded, event, args)
+
+    def _send_kept(self, passport: Passport, encoded: EncodedPacket, event: str | int, args: Sequence[Any]) -> None:
+        if not passport.is_awaited:
+            self._require_alive()
+        passport.emit(self, self.namespace.event_packet(event, args), encoded)
+
+    async def send_packet(self, encoded: EncodedPacket, event: str | int, args: Sequence[Any]) -> None:
+        """Queue an event, after waiting for room."""
         await self.conn.wait_writable(encoded)
         self._require_alive()
-        self._write(encoded)
+        self._write(encoded, event, args)
 
-    def send_packet_nowait(self, encoded: EncodedPacket) -> None:
-        """Queue a packet, if there is room."""
+    def send_packet_nowait(self, encoded: EncodedPacket, event: str | int, args: Sequence[Any]) -> None:
+        """Queue an event, if there is room."""
         self._require_alive()
         if not self.conn.has_room(encoded):
             raise trio.WouldBlock
-        self._write(encoded)
+        self._write(encoded, event, args)
 
-    def send_volatile(self, encoded: EncodedPacket) -> None:
-        """Queue a packet if it leaves at once; else, or if the socket has ended, drop it."""
+    def send_volatile(self, encoded: EncodedPacket, event: str | int, args: Sequence[Any]) -> None:
+        """Queue an event if it leaves at once; else, or if the socket has ended, drop it."""
+        if self._outgoing and self.alive:
+            self.tell_outgoing(event, args)
         if self.conn.writable and self.alive:
             self.conn.write(encoded)
 
-    def _write(self, encoded: EncodedPacket) -> None:
+    def _write(self, encoded: EncodedPacket, event: str | int, args: Sequence[Any]) -> None:
+        if self._outgoing:
+            self.tell_outgoing(event, args)
+            self._require_alive()  # one that failed may have cost the socket its life
         if not self.conn.write(encoded):
             raise SocketDisconnected(self._why[0] or "forced close")
 
@@ -385,8 +425,8 @@ class Socket:
         name, *args = packet.data
         ack = None if packet.id is None else EventAck(self, packet.id)
         if self._middlewares:
-            event = [name, *args]
-            self._events.put(Event(name, (event, ack), None, Listener(self._check_event, True, 2, 2)))
+            check = Event(name, ([name, *args], ack), None, Listener(self._check_event, True, 2, 2))
+            self._events.put_checked(Event(name, args), check)
         else:
             self._events.put(Event(name, args, ack))
 
@@ -397,7 +437,7 @@ class Socket:
             else:
                 middleware.call_sync(event)
         name, *args = event
-        self._events.put(Event(name, args, ack))
+        self._events.put(Event(name, args, ack, told=True))
 
     def on_ack(self, packet: Packet) -> None:
         """An acknowledgement has come; one that nobody waits for is ignored."""
@@ -405,11 +445,28 @@ class Socket:
         if pending is not None:
             pending.on_answer(unpack(packet.data))
 
+    # Catch-all listeners
+
+    def on_tapped(self) -> None:
+        """The catch-all listeners for outgoing events have changed."""
+        if self._outgoing and self.alive:
+            self.namespace.tapped.add(self.id)
+        else:
+            self.namespace.tapped.discard(self.id)
+
+    def on_outgoing_error(self, error: Exception, event: str | int) -> None:
+        """One of them has failed."""
+        self.namespace.server.on_handler_error(error, self, event)
+
     # Its event queue's host
 
     def take_listeners(self, name: str | int) -> Sequence[Listener]:
         # The life of the socket is not the client's to tell; the parser refuses these names, other parsers may not.
-        return () if name in ("disconnect", "disconnecting") else self._listeners.take(name)
+        if name in ENDINGS:
+            return ()
+        listeners = self._listeners.take(name)
+        handlers = self.namespace.handlers.get(name)
+        return (*handlers, *listeners) if handlers else listeners
 
     def spawn(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
         self.conn.spawn(fn, *args)
@@ -428,11 +485,20 @@ class Socket:
 
     # Its life
 
-    def open(self) -> None:
-        """The middlewares have let it in: it is connected, and the client is told before anything else."""
+    def open(self, missed: Sequence[EncodedPacket] = ()) -> None:
+        """The middlewares have let it in: it is connected, and the client is told before anything else.
+
+        Only what the client has missed while it was away comes before that.
+        """
         self._change(State.CONNECTED)
         self.namespace.sockets[self.id] = self
-        self._connection.send(Packet(PacketType.CONNECT, self.namespace.name, {"sid": self.id}))
+        answer = {"sid": self.id}
+        if self.passport is not None:
+            answer["pid"] = self.passport.pid
+            self.passport.stamp(self)
+        for encoded in missed:
+            self.conn.write(encoded)
+        self._connection.send(Packet(PacketType.CONNECT, self.namespace.name, answer))
         if self.alive:  # the packet may have been one too many for the client's outbox
             self._events.open(self.namespace.take_listeners("connection"), (self,))
 
@@ -459,13 +525,13 @@ class Socket:
         await trio.lowlevel.checkpoint()
         await self.wait_ended()
 
-    def begin_disconnect(self, close: bool = False) -> None:
+    def begin_disconnect(self, close: bool = False, description: str | None = None) -> None:
         """Tell the client, and end the socket; with `close`, all sockets of the session, and the session."""
         if close:
-            self._connection.disconnect()
+            self._connection.disconnect(description)
         elif self.state is State.CONNECTED:
             # In this order, because the packet may be one too many for the outbox, which ends all that have not ended.
-            self.begin_end(SERVER_DISCONNECTED)
+            self.begin_end(SERVER_DISCONNECTED, description)
             self._connection.dismiss(self)
             self.conn.spawn(self.finish_end)
 
@@ -479,10 +545,13 @@ class Socket:
         """Nothing is sent or started for it any more, and nobody waits for it; whoever calls this runs `finish_end`."""
         self._change(State.ENDING)
         self._why = (reason, description)
+        if self.passport is not None:
+            self.passport.lose(reason)
         self._connection.release(self)
         self._drop_everything()
 
     def _drop_everything(self) -> None:
+        self.namespace.tapped.discard(self.id)
         acks, self.acks = self.acks, {}
         for ack in acks.values():
             ack.on_leave()
@@ -495,12 +564,18 @@ class Socket:
             await self._events.wait_idle()
         with self._grace():
             await self._tell_end("disconnecting")
+        if self.passport is not None:
+            with self._grace():
+                await self.passport.keep(self)
+        # No wait between these, because with the same id the client may come back from now on.
         self.namespace.sockets.pop(self.id, None)
         with self._grace():
             await self.namespace.adapter.delete_all(self.id)
         self._change(State.ENDED)
         with self._grace():
             await self._tell_end("disconnect")
+        with self._grace():
+            await self.namespace.on_departure()
         self._connection.forget(self)
         self.ended.set()
 
@@ -508,12 +583,13 @@ class Socket:
         return trio.CancelScope(deadline=trio.current_time() + self._config.disconnect_timeout, shield=True)
 
     async def _tell_end(self, event: str) -> None:
-        for listener in self._listeners.take(event):
+        for listener in (*self.namespace.handlers.get(event), *self._listeners.take(event)):
             try:
+                result = listener.fn(*listener.select(self, self._why))
                 if listener.is_async:
-                    await listener.fn(*self._why[: listener.most])
+                    await result
                 else:
-                    listener.call_sync(*self._why)
+                    refuse_coroutine(result, listener)
             except Exception as error:
                 self.namespace.server.on_handler_error(error, self, event)
             except BaseExceptionGroup as group:

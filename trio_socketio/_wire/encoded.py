@@ -8,13 +8,15 @@ they are queued, dropped and sent together, so that nothing can come between the
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .._errors import EncodeError
 from .frames import BINARY, TEXT, encode_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
 
 SEPARATOR = b"\x1e"
 
@@ -29,16 +31,18 @@ class EncodedPacket:
         compress: Whether a transport may compress it.
     """
 
-    __slots__ = ("_frames", "_payload", "attachments", "compress", "count", "size", "text")
+    __slots__ = ("_forms", "_frames", "_payload", "attachments", "compress", "count", "size", "text")
+
+    _forms: dict[Callable[[EncodedPacket], Any], Any]
 
     def __init__(self, text: bytes | None, attachments: tuple[bytes, ...] = (), compress: bool = True) -> None:
-        self.text = text
-        self.attachments = attachments
-        self.compress = compress
+        self.text: bytes | None = text
+        self.attachments: tuple[bytes, ...] = attachments
+        self.compress: bool = compress
         #: Engine.IO packets in this unit.
-        self.count = len(attachments) + (text is not None)
+        self.count: int = len(attachments) + (text is not None)
         #: Bytes of content, without the framing of a transport.
-        self.size = sum(map(len, attachments), len(text or b""))
+        self.size: int = sum(map(len, attachments), len(text or b""))
         self._frames: bytes | None = None
         self._payload: bytes | None = None
 
@@ -85,6 +89,16 @@ class EncodedPacket:
         messages: list[str | bytes] = [] if self.text is None else [self.text.decode()]
         return messages + list(self.attachments)
 
+    def form(self, make: Callable[[EncodedPacket], T]) -> T:
+        """What a function makes of this unit, made once: the forms of older revisions of the protocol."""
+        try:
+            forms = self._forms
+        except AttributeError:  # not in __init__, because most units never need it
+            forms = self._forms = {}
+        if make not in forms:
+            forms[make] = make(self)
+        return cast("T", forms[make])
+
     def __repr__(self) -> str:
         return f"<EncodedPacket {self.text!r} +{len(self.attachments)} attachments>"
 
@@ -100,6 +114,7 @@ def join_payload(packets: Iterable[EncodedPacket]) -> bytes:
 
 
 PING = EncodedPacket(b"2")
+PONG = EncodedPacket(b"3")
 NOOP = EncodedPacket(b"6", compress=False)
 CLOSE = EncodedPacket(b"1", compress=False)
 PROBE_PONG = EncodedPacket(b"3probe")

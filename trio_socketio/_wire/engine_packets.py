@@ -68,7 +68,7 @@ def decode_packet_untrusted(message: str | bytes) -> EnginePacket:
     if packet_type is not None:
         return EnginePacket(packet_type, message[1:] or None)
     if message[:1] == "b":
-        return EnginePacket(_MESSAGE, _decode_base64_untrusted(message[1:]))
+        return EnginePacket(_MESSAGE, decode_base64_untrusted(message[1:]))
     raise RemoteProtocolError(f"unknown engine packet type {message[:1]!r}" if message else "empty engine packet")
 
 
@@ -110,7 +110,12 @@ def encode_open(
     return b"0" + json.dumps(handshake)
 
 
-def _decode_base64_untrusted(text: str) -> bytes:
+def decode_base64_untrusted(text: str) -> bytes:
+    """Decode base64, as leniently as the module says.
+
+    Raises:
+        RemoteProtocolError: It is none.
+    """
     digits = text.rstrip("=").translate(_FROM_URL_ALPHABET)
     try:
         return a2b_base64(digits + "=" * (-len(digits) % 4), strict_mode=True)

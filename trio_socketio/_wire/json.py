@@ -65,7 +65,7 @@ def plain_dumps(value: Any, default: Callable[[Any], Any] | None = None) -> byte
         EncodeError: A value has no JSON form (the text names its type), an integer is beyond 64 bits, or the value is
             nested too deep, as circular data is. What ``default`` raises passes through.
     """
-    return _write_text(value, lambda unknown: _to_json_type(unknown, default))
+    return _write_text(value, lambda unknown: to_json_type(unknown, default))
 
 
 def plain_loads_untrusted(text: str) -> Any:
@@ -78,8 +78,8 @@ def plain_loads_untrusted(text: str) -> Any:
         value = _decoder.decode(text)
     except (ValueError, RecursionError):
         raise RemoteProtocolError("invalid payload") from None
-    if _brackets(text) > MAX_DEPTH:
-        _check_depth_untrusted(value)
+    if brackets(text) > MAX_DEPTH:
+        check_depth_untrusted(value)
     return value
 
 
@@ -88,7 +88,7 @@ def orjson_dumps(value: Any, default: Callable[[Any], Any] | None = None) -> byt
     answered: list[tuple[Any, Any]] = []
 
     def convert(unknown: Any) -> Any:
-        answer = _to_json_type(unknown, default)
+        answer = to_json_type(unknown, default)
         answered.append((unknown, answer))
         return answer
 
@@ -105,7 +105,7 @@ def orjson_dumps(value: Any, default: Callable[[Any], Any] | None = None) -> byt
 
     def convert_again(unknown: Any) -> Any:
         known, answer = next(answers, (None, None))
-        return answer if known is unknown else _to_json_type(unknown, default)
+        return answer if known is unknown else to_json_type(unknown, default)
 
     return _write_text(value, convert_again)
 
@@ -116,14 +116,14 @@ def orjson_loads_untrusted(text: str) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return plain_loads_untrusted(text)
-    if len(text) <= 2 * MAX_DEPTH or _brackets(text) <= MAX_DEPTH:
+    if len(text) <= 2 * MAX_DEPTH or brackets(text) <= MAX_DEPTH:
         return value
     try:
         # What can be encoded is not too deep, and to try it is 3 to 10 times faster than to look (0.1 milliseconds for
         # 60 kB in small pieces).
         orjson.dumps(value)
     except orjson.JSONEncodeError:
-        _check_depth_untrusted(value)
+        check_depth_untrusted(value)
     return value
 
 
@@ -131,12 +131,16 @@ if orjson is None:
     dumps, loads_untrusted = plain_dumps, plain_loads_untrusted
 else:
     dumps, loads_untrusted = orjson_dumps, orjson_loads_untrusted
-    # What these options keep from orjson comes to `_to_json_type`, as it does in the plain back end.
+    # What these options keep from orjson comes to `to_json_type`, as it does in the plain back end.
     _ORJSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
-def _to_json_type(value: Any, default: Callable[[Any], Any] | None) -> Any:
-    """One step towards JSON for a value of a type that orjson leaves to us."""
+def to_json_type(value: Any, default: Callable[[Any], Any] | None) -> Any:
+    """One step towards JSON for a value of a type that orjson leaves to us.
+
+    Raises:
+        EncodeError: There is no such step, and no ``default``.
+    """
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, tuple):
@@ -197,7 +201,7 @@ def _write_container(value: Any, put: Callable[[str], object], convert: Callable
     if isinstance(value, dict):
         put("{")
         for key, item in value.items():
-            put(f"{separator}{_quote(_key_text(key))}:")
+            put(f"{separator}{_quote(key_text(key))}:")
             _write(item, put, convert, depth_left)
             separator = ","
         put("}")
@@ -220,7 +224,12 @@ def _integer_text(value: int) -> str:
     return int.__repr__(value)  # of an int's subclass too
 
 
-def _key_text(key: Any) -> str:
+def key_text(key: Any) -> str:
+    """The text of an object's key.
+
+    Raises:
+        EncodeError: JavaScript has no key like it.
+    """
     if isinstance(key, str):
         return str.__str__(key)
     if key is None:
@@ -266,12 +275,17 @@ def _refuse_constant(name: str) -> NoReturn:
 _decoder = json.JSONDecoder(parse_int=_parse_integer, parse_float=_parse_float, parse_constant=_refuse_constant)
 
 
-def _brackets(text: str) -> int:
+def brackets(text: str) -> int:
     """A bound, and a cheap one, on how deep a text can be nested."""
     return text.count("[") + text.count("{")
 
 
-def _check_depth_untrusted(value: Any) -> None:
+def check_depth_untrusted(value: Any) -> None:
+    """Check that lists and dicts are not nested deeper than `MAX_DEPTH`.
+
+    Raises:
+        RemoteProtocolError: They are.
+    """
     level: list[Any] = [[value]]
     for _ in range(MAX_DEPTH + 1):
         children: list[Any] = [child for item in level for child in (item.values() if type(item) is dict else item)]

@@ -26,16 +26,20 @@ attachments have been collected.
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._errors import EncodeError, RemoteProtocolError
 from . import json as default_json
 from .encoded import EncodedPacket
+from .json_modules import as_codec
 from .packets import RESERVED_EVENTS, Packet, PacketType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from .json_modules import JSONModule
 
 MAX_NAMESPACE_LENGTH = 1024
 MAX_ID_DIGITS = 20
@@ -45,6 +49,7 @@ _TYPES = {str(packet_type.value): packet_type for packet_type in PacketType}
 #: What a packet travels as once it has attachments, and back.
 _BINARY = {_EVENT: PacketType.BINARY_EVENT, _ACK: PacketType.BINARY_ACK}
 _NOT_BINARY = {binary: plain for plain, binary in _BINARY.items()}
+_PLACEHOLDERS = re.compile(rb'[{,]\s*"_placeholder"\s*:\s*true')
 
 
 class Decoder(Protocol):
@@ -63,7 +68,8 @@ class Decoder(Protocol):
             The packet that it completes, or None while attachments are awaited.
 
         Raises:
-            RemoteProtocolError: The message breaks the protocol. What was half-received is dropped.
+            RemoteProtocolError: The message breaks the protocol (a `ValueError` is turned into one). What was
+                half-received is dropped.
         """
 
     @abstractmethod
@@ -72,7 +78,11 @@ class Decoder(Protocol):
 
 
 class Parser(Protocol):
-    """A wire format. One serves all the connections of a server."""
+    """A wire format. One serves all the connections of a server; an option of `Server`.
+
+    What an application's own parser does wrong is kept from the server: a packet that is not what `Packet` describes,
+    or any exception of its decoders, ends the connection that it came from.
+    """
 
     @abstractmethod
     def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
@@ -82,8 +92,12 @@ class Parser(Protocol):
             packet: Of any type but the two binary ones.
             compress: Whether a transport may compress it.
 
+        Returns:
+            Its messages as one unit: `EncodedPacket.message` makes it of a single one. Text must not have a record
+            separator (U+001E) in it.
+
         Raises:
-            EncodeError: Its data cannot be encoded.
+            EncodeError: Its data cannot be encoded (a `TypeError` or `ValueError` is turned into one).
         """
 
     @abstractmethod
@@ -122,13 +136,16 @@ class DefaultParser:
     Args:
         max_attachments: Attachments that a packet may have, in either direction. JavaScript clients drop the connection
             at more than 10.
-        json: The `JSONCodec`.
+        json: A `JSONCodec`, or a module used like ``json`` of the standard library (`JSONModule`).
+
+    Raises:
+        TypeError: ``json`` is neither, or writes or reads NaN, which JSON does not have.
     """
 
-    def __init__(self, max_attachments: int = 10, json: JSONCodec = default_json) -> None:
+    def __init__(self, max_attachments: int = 10, json: JSONCodec | JSONModule = default_json) -> None:
         self._max_attachments = max_attachments
-        self._json = json
-        self._dumps = json.dumps
+        self._json = as_codec(json)
+        self._dumps = self._json.dumps
 
     def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
         packet_type, namespace, data, ack_id = packet
@@ -171,7 +188,7 @@ class DefaultParser:
         # Data that merely looks like a placeholder (an application passes on what a client sent) would be taken for one
         # by every receiver, and one that is out of range would cost each of them its connection. In JSON text a quote
         # after a brace or a comma opens a key or a value, so this finds keys only.
-        if text.count(b'{"_placeholder":true') + text.count(b',"_placeholder":true') > count:
+        if len(_PLACEHOLDERS.findall(text)) > count:
             raise EncodeError('an object with "_placeholder": true cannot be sent together with bytes')
 
 
@@ -302,6 +319,23 @@ def _read_id_untrusted(text: str, start: int) -> tuple[int | None, int]:
         if end - start > MAX_ID_DIGITS:
             raise RemoteProtocolError("invalid payload")
     return (int(text[start:end]) if end > start else None), end
+
+
+def check_packet_untrusted(packet: Packet) -> None:
+    """Check what this module's decoder makes sure of by itself, for the packets of other decoders.
+
+    Raises:
+        RemoteProtocolError: The type is none, or binary; the namespace is not a text with a slash at its beginning, or
+            too long; the id is not a natural number, or too large; or the data is not what the type has.
+    """
+    packet_type, namespace, data, ack_id = packet
+    if type(packet_type) is not PacketType or packet_type in _NOT_BINARY:
+        raise RemoteProtocolError("invalid packet type")
+    if type(namespace) is not str or namespace[:1] != "/" or len(namespace) > MAX_NAMESPACE_LENGTH:
+        raise RemoteProtocolError("invalid namespace")
+    if ack_id is not None and (type(ack_id) is not int or not 0 <= ack_id < 10**MAX_ID_DIGITS):
+        raise RemoteProtocolError("invalid packet id")
+    _check_payload_untrusted(packet_type, data)
 
 
 def _check_payload_untrusted(packet_type: PacketType, data: Any) -> None:

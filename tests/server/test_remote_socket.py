@@ -1,0 +1,295 @@
+"""Sockets of other servers, as an adapter describes them: here two servers whose adapters know each other."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trio_socketio import (
+    AckTimeout,
+    EncodeError,
+    Headers,
+    RemoteOperator,
+    RemoteSocket,
+    Server,
+    Socket,
+    SocketDetails,
+    SocketDisconnected,
+)
+from trio_socketio.abc import MemoryAdapter
+
+from .support import MANY_TASKS, Pair, Served, received, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from trio_socketio import AnySocket, BroadcastOptions
+    from trio_socketio._adapters.contract import AckCollector, Directory
+    from trio_socketio._wire.encoded import EncodedPacket
+    from trio_socketio._wire.packets import Packet
+
+
+class Linked(MemoryAdapter):
+    """An adapter that does everything on the other server too, at once. There is only one namespace."""
+
+    other: Linked | None = None
+    elsewhere: Sequence[SocketDetails] = ()
+
+    def __init__(self, directory: Directory) -> None:
+        super().__init__(directory)
+        self._local = directory
+
+    def _peer(self, options: BroadcastOptions) -> Linked | None:
+        return None if options.local else self.other
+
+    async def broadcast(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
+        await super().broadcast(packet, encoded, options)
+        if peer := self._peer(options):
+            await peer.broadcast(packet, encoded, replace(options, local=True))
+
+    async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckCollector) -> None:
+        await super().broadcast_with_ack(packet, options, Unfinished(acks))
+        if peer := self._peer(options):
+            await peer.broadcast_with_ack(packet, replace(options, local=True), Unfinished(acks))
+        acks.all_asked()
+
+    async def fetch_sockets(self, options: BroadcastOptions) -> list[SocketDetails]:
+        found = await super().fetch_sockets(options)
+        peer = self._peer(options)
+        more = [] if peer is None else await peer.fetch_sockets(replace(options, local=True))
+        return [*found, *more, *self.elsewhere]
+
+    async def add_sockets(self, options: BroadcastOptions, rooms: Sequence[str]) -> None:
+        await super().add_sockets(options, rooms)
+        if peer := self._peer(options):
+            await peer.add_sockets(replace(options, local=True), rooms)
+
+    async def delete_sockets(self, options: BroadcastOptions, rooms: Sequence[str]) -> None:
+        await super().delete_sockets(options, rooms)
+        if peer := self._peer(options):
+            await peer.delete_sockets(replace(options, local=True), rooms)
+
+    async def disconnect_sockets(self, options: BroadcastOptions, close: bool) -> None:
+        await super().disconnect_sockets(options, close)
+        if peer := self._peer(options):
+            await peer.disconnect_sockets(replace(options, local=True), close)
+
+
+class Unfinished:
+    """A collector to which the end of one server's sockets is not yet the end."""
+
+    def __init__(self, acks: AckCollector) -> None:
+        self.register = acks.register
+
+    def all_asked(self) -> None:
+        """There is another server."""
+
+
+@asynccontextmanager
+async def two_servers() -> AsyncIterator[tuple[Served, Pair]]:
+    """A server, and a client of another one, from which `fetch` makes a `RemoteSocket`."""
+    async with serving(adapter=Linked) as here, serving(adapter=Linked) as there:
+        one, two = here.io.adapter, there.io.adapter
+        assert isinstance(one, Linked)
+        assert isinstance(two, Linked)
+        one.other, two.other = two, one
+        yield here, await there.connect(auth={"token": "123"})
+        await here.net.end(MANY_TASKS)  # the inner server counts tasks when it ends
+
+
+async def fetch(served: Served, id: str) -> RemoteSocket:
+    """The one socket with this id, which has to be elsewhere."""
+    found = await served.io.in_(id).fetch_sockets()
+    assert len(found) == 1
+    assert isinstance(found[0], RemoteSocket)
+    return found[0]
+
+
+async def test_local_sockets_are_themselves_and_the_others_are_remote() -> None:
+    async with two_servers() as (served, far):
+        near = await served.connect()
+
+        found = await served.io.fetch_sockets()
+
+        assert found[0] is near.socket
+        assert [type(socket) for socket in found] == [Socket, RemoteSocket]
+        assert found[1].id == far.socket.id
+        assert await served.io.local.fetch_sockets() == [near.socket]
+
+
+async def test_a_remote_socket_says_what_the_adapter_knows() -> None:
+    async with two_servers() as (served, far):
+        far.socket.data["name"] = "far"
+        await far.socket.join(["a", "b"])
+
+        remote = await fetch(served, far.socket.id)
+
+        assert remote.handshake == replace(far.socket.handshake, headers=remote.handshake.headers)
+        assert remote.handshake.headers == far.socket.handshake.headers
+        assert remote.handshake.auth == {"token": "123"}
+        assert remote.handshake.time == far.socket.handshake.time
+        assert remote.rooms == {far.socket.id, "a", "b"}
+        assert remote.data == {"name": "far"}
+        assert repr(remote) == f"<RemoteSocket {far.socket.id} in />"
+
+
+async def test_what_an_adapter_does_not_know_is_empty() -> None:
+    async with serving(adapter=Linked) as served:
+        assert isinstance(served.io.adapter, Linked)
+        served.io.adapter.elsewhere = [
+            SocketDetails("x"),
+            SocketDetails("y", {"headers": {"Host": "there"}, "secure": True}, frozenset("yr"), [1]),
+        ]
+
+        x, y = await served.io.fetch_sockets()
+
+        assert (x.id, x.rooms, x.data) == ("x", frozenset(), None)
+        assert (x.handshake.headers, x.handshake.query, x.handshake.auth, x.handshake.url) == (Headers(), {}, {}, "")
+        assert (x.handshake.address, x.handshake.secure, x.handshake.xdomain, x.handshake.issued) == ("", 0, 0, 0)
+        assert y.rooms == {"y", "r"}
+        assert (y.data, y.handshake.secure) == ([1], True)
+        assert y.handshake.headers["host"] == "there"
+
+
+async def test_events_reach_a_remote_socket_and_nobody_else() -> None:
+    async with two_servers() as (served, far):
+        near = await served.connect()
+        remote = await fetch(served, far.socket.id)
+
+        await remote.emit("event", 1, b"\x01")
+        await remote.timeout(1).emit("another")
+
+        assert (await far.client.recv_event())[1] == ["event", 1, b"\x01"]
+        assert (await far.client.recv_event())[1] == ["another"]
+        assert await received(near.client) == []
+
+
+async def test_what_cannot_be_encoded_raises_at_the_emit() -> None:
+    async with two_servers() as (served, far):
+        remote = await fetch(served, far.socket.id)
+
+        with pytest.raises(EncodeError):
+            await remote.emit("event", object())
+
+        assert await received(far.client) == []
+
+
+async def test_joining_and_leaving_rooms_at_a_distance() -> None:
+    async with two_servers() as (served, far):
+        remote = await fetch(served, far.socket.id)
+
+        await remote.join("a")
+        await remote.join(["b", "c"])
+        await remote.leave("b")
+
+        assert far.socket.rooms == {far.socket.id, "a", "c"}
+        assert remote.rooms == {far.socket.id}  # as they were
+        assert (await fetch(served, far.socket.id)).rooms == {far.socket.id, "a", "c"}
+
+
+@pytest.mark.parametrize("close", [False, True])
+async def test_disconnecting_at_a_distance(close: bool) -> None:
+    async with two_servers() as (served, far):
+        remote = await fetch(served, far.socket.id)
+
+        await remote.disconnect(close)
+        await far.socket.ended.wait()
+
+        assert await far.client.recv() == "1"
+        if close:
+            await far.client.lost()
+        else:
+            await far.client.recv_nothing(1)
+        assert await served.io.in_(far.socket.id).fetch_sockets() == []
+
+
+@pytest.mark.parametrize(("answer", "value"), [((), None), ((1,), 1), ((1, 2), (1, 2)), (([3],), [3])])
+@pytest.mark.parametrize("timed", [False, True])
+async def test_the_acknowledgement_is_a_single_value(answer: tuple[Any, ...], value: Any, timed: bool) -> None:
+    async with two_servers() as (served, far), trio.open_nursery() as nursery:
+        remote = await fetch(served, far.socket.id)
+
+        async def reply() -> None:
+            id, data = await far.client.recv_event()
+            assert data == ["question", 1]
+            await far.client.ack(id or 0, *answer)
+
+        nursery.start_soon(reply)
+        asked: RemoteSocket | RemoteOperator = remote.timeout(5) if timed else remote
+        assert await asked.emit_with_ack("question", 1) == value
+        assert far.socket.statistics().pending_acks == 0
+
+
+async def test_no_acknowledgement_in_time_is_a_timeout_without_responses() -> None:
+    async with two_servers() as (served, far):
+        remote = await fetch(served, far.socket.id)
+        begun = trio.current_time()
+
+        with pytest.raises(AckTimeout) as caught:
+            await remote.timeout(9).timeout(2).emit_with_ack("question")
+
+        assert trio.current_time() == begun + 2
+        assert caught.value.responses == []
+        assert far.socket.statistics().pending_acks == 0
+
+
+async def test_without_a_timeout_the_time_is_the_callers() -> None:
+    async with two_servers() as (served, far):
+        remote = await fetch(served, far.socket.id)
+
+        with trio.move_on_after(2) as scope:
+            await remote.emit_with_ack("question")
+
+        assert scope.cancelled_caught
+        assert far.socket.statistics().pending_acks == 0
+
+
+@pytest.mark.parametrize("leaves", ["before", "meanwhile"])
+async def test_a_socket_that_is_gone_fails_the_question_at_once_and_nothing_else(leaves: str) -> None:
+    async with two_servers() as (served, far), trio.open_nursery() as nursery:
+        remote = await fetch(served, far.socket.id)
+
+        async def leave() -> None:
+            await far.client.recv_event()
+            await far.client.disconnect()
+
+        if leaves == "before":
+            await far.client.disconnect()
+            await far.socket.ended.wait()
+        else:
+            nursery.start_soon(leave)
+        begun = trio.current_time()
+        with pytest.raises(SocketDisconnected):
+            await remote.timeout(5).emit_with_ack("question")
+
+        assert trio.current_time() == begun
+        for act in (remote.emit("event"), remote.join("a"), remote.leave("a"), remote.disconnect()):
+            await act
+
+
+async def test_whatever_was_fetched_can_be_used_without_asking_where_it_is() -> None:
+    async with two_servers() as (served, far):
+        near = await served.connect()
+        found: list[AnySocket] = await served.io.fetch_sockets()
+
+        for socket in found:
+            await socket.join("chosen")
+            await socket.emit("hello", socket.id)
+
+        assert {socket.id for socket in await served.io.in_("chosen").fetch_sockets()} == {
+            near.socket.id,
+            far.socket.id,
+        }
+        for pair in (near, far):
+            assert (await pair.client.recv_event())[1] == ["hello", pair.socket.id]
+
+
+async def test_the_sockets_of_one_server_are_never_remote() -> None:
+    async with serving(Server()) as served:
+        pairs = await served.connect_many(3)
+
+        assert {id(socket) for socket in await served.io.fetch_sockets()} == {id(pair.socket) for pair in pairs}
