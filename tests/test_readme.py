@@ -34,7 +34,7 @@ def test_the_first_example_is_fifteen_lines() -> None:
 
 def test_the_other_example_is_python() -> None:
     wrapped = "async def example():\n" + "".join(f"    {line}\n" for line in EXAMPLES[1].splitlines())
-    assert compile(wrapped, "README.md", "exec")
+    assert compile(wrapped, "README.md", "exec").co_names
 
 
 async def test_the_first_example_serves_the_javascript_client(js: Driver) -> None:

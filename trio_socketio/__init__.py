@@ -25,6 +25,7 @@ from ._server.operator import BroadcastOperator, SocketOperator
 from ._server.server import Server
 from ._server.socket import Handshake, Socket
 from ._server.statistics import ServerStatistics, SocketStatistics
+from ._wire.deflate import PerMessageDeflate
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ __all__ = [
     "LocalProtocolError",
     "Namespace",
     "NotRunning",
+    "PerMessageDeflate",
     "RemoteProtocolError",
     "Request",
     "ReservedEventError",

@@ -7,6 +7,7 @@ from ._engine.cors import CORS
 from ._engine.engine import Engine
 from ._engine.session import Session
 from ._errors import ConnectionRefused, HandshakeRefused, SessionClosed
+from ._wire.deflate import PerMessageDeflate
 
 __all__ = [
     "CORS",
@@ -17,6 +18,7 @@ __all__ = [
     "HandshakeRefused",
     "Headers",
     "HttpLimits",
+    "PerMessageDeflate",
     "Request",
     "Response",
     "Session",

@@ -77,6 +77,7 @@ class EchoReceiver:
 
 class EchoAcceptance:
     max_message_size = LIMIT
+    per_message_deflate = None
 
     def __init__(self, application: Echo, headers: Headers) -> None:
         self.application = application
