@@ -197,7 +197,7 @@ async def through_the_lane(
     talk = Talk(limit=LIMIT, deflate=DEFAULT)
     answers = b""
 
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         async with connect(make_pair, talk, OFFERING) as client, trio.open_nursery() as nursery:
             nursery.start_soon(play, client.stream, chunks)
             answers = await client.read_all()

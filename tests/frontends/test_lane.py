@@ -56,7 +56,7 @@ async def through_the_lane(
     make_pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]], chunks: list[bytes]
 ) -> Ending:
     talk = Talk(limit=LIMIT)
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         async with connect(make_pair, talk) as client:
             await play(client.stream, chunks)
             await talk.ended.wait()
@@ -480,7 +480,7 @@ async def test_a_close_behind_bytes_that_the_peer_does_not_read_ends_at_the_call
         assert websocket is not None
         assert not websocket.send_nowait([EncodedPacket(None, (b"z" * 3_000_000,))])
         client.talk.hang_up.cancel()
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await client.talk.ended.wait()
         assert len(await client.read_all()) < 3_000_000
 
