@@ -29,7 +29,7 @@ def first_example() -> tuple[Any, list[tuple[Callable[..., Any], tuple[Any, ...]
 
 
 def test_the_first_example_is_fifteen_lines() -> None:
-    assert len([line for line in EXAMPLES[0].splitlines() if line.strip()]) <= 15
+    assert len(EXAMPLES[0].splitlines()) <= 15
 
 
 def test_the_other_example_is_python() -> None:
