@@ -24,6 +24,7 @@ THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # Once, on one interpreter, is enough for what tests the clients as much as it tests the server.
 NOT_ON_EVERY_PYTHON = "not js and not browser and not slow"
+IN_PARALLEL = ("-n", "auto")  # a process for each core
 
 
 def works(python: str, version: str) -> bool:
@@ -88,14 +89,14 @@ def tests(session: nox.Session) -> None:
     """The whole test suite on this interpreter; on the others present, without foreign clients."""
     install_group(session, "test")
     if session.python != THIS_PYTHON:
-        session.run("pytest", "-m", NOT_ON_EVERY_PYTHON, *session.posargs)
+        session.run("pytest", *IN_PARALLEL, "-m", NOT_ON_EVERY_PYTHON, *session.posargs)
         return
     if absent := [version for version in PYTHONS if version not in PRESENT]:
         session.log(f"not on this machine, so not tested on: Python {', '.join(absent)}")
     node = ensure_node(session)
     npm_ci(session, ROOT / "tests" / "js")
     npm_ci(session, ROOT / "examples" / "chat")
-    session.run("pytest", *session.posargs, env={"TRIO_SOCKETIO_NODE": node})
+    session.run("pytest", *IN_PARALLEL, *session.posargs, env={"TRIO_SOCKETIO_NODE": node})
 
 
 @nox.session

@@ -35,7 +35,7 @@ from trio.testing import MockClock
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 PROJECT = Path(__file__).parent / "js"
 NODE_VARIABLE = "TRIO_SOCKETIO_NODE"
 

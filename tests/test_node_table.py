@@ -13,7 +13,7 @@ import pytest
 TABLE = Path(__file__).parent.parent / "docs" / "node.csv"
 with TABLE.open(encoding="utf-8", newline="") as lines:
     ROWS = list(csv.DictReader(lines))
-NAMES = sorted({name.strip() for row in ROWS for name in row["here"].split(";")} - {"-"})
+NAMES = sorted({name.strip(" `") for row in ROWS for name in row["here"].split(";")} - {"-"})
 
 
 def resolve(name: str) -> Any:

@@ -32,6 +32,7 @@ from ._server.remote import AnySocket, RemoteOperator, RemoteSocket
 from ._server.server import Server
 from ._server.socket import Handshake, Socket
 from ._server.statistics import ServerStatistics, SocketStatistics
+from ._wire.deflate import PerMessageDeflate
 
 __version__ = "0.1.0"
 
@@ -57,6 +58,7 @@ __all__ = [
     "Namespace",
     "NotRunning",
     "ParentNamespace",
+    "PerMessageDeflate",
     "RateLimit",
     "RemoteOperator",
     "RemoteProtocolError",

@@ -72,10 +72,16 @@ class HandshakeRefused(RemoteProtocolError):
 
 
 class MessageTooLarge(RemoteProtocolError):
-    """A message is larger than the client was told it may be (bytes)."""
+    """A message is larger than the client was told it may be (bytes).
 
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"message of {size} bytes exceeds the limit of {limit} bytes")
+    Args:
+        size: The message's; None for a compressed one, which was given up at the limit.
+        limit: What it may be.
+    """
+
+    def __init__(self, size: int | None, limit: int) -> None:
+        what = "compressed message" if size is None else f"message of {size} bytes"
+        super().__init__(f"{what} exceeds the limit of {limit} bytes")
 
 
 class LocalProtocolError(TrioSocketIOError):

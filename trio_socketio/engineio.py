@@ -8,6 +8,7 @@ from ._engine.cors import CORS
 from ._engine.engine import Engine
 from ._engine.session import Session
 from ._errors import ConnectionRefused, HandshakeRefused, SessionClosed
+from ._wire.deflate import PerMessageDeflate
 
 __all__ = [
     "CORS",
@@ -19,6 +20,7 @@ __all__ = [
     "Headers",
     "HttpCompression",
     "HttpLimits",
+    "PerMessageDeflate",
     "Request",
     "Response",
     "Session",

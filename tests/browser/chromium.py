@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-PATIENCE = 15.0  # seconds, for everything that a page is expected to do
+PATIENCE = 30.0  # seconds, for everything that a page is expected to do
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless",

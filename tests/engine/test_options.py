@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import pytest
@@ -108,6 +109,6 @@ def test_configuration_is_immutable() -> None:
 
 
 def test_every_option_is_documented() -> None:
-    assert EngineConfig.__doc__ is not None
+    documentation = inspect.getdoc(EngineConfig) or ""
     for name in EngineConfig.names():
-        assert f"        {name}: " in EngineConfig.__doc__, name
+        assert f"\n    {name}: " in documentation, name

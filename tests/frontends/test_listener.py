@@ -750,6 +750,6 @@ async def test_a_real_client_talks_to_a_real_port() -> None:
             for message in messages:
                 await websocket.send_message(message)
                 assert await websocket.get_message() == message
-            with trio.fail_after(5):
+            with trio.fail_after(20):
                 await websocket.ping(b"are you there")
         nursery.cancel_scope.cancel()

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+import socket
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
 
+import pytest
 import trio
+import trio.testing
 
 from trio_socketio._engine.contract import Headers, HttpLimits, Response
 from trio_socketio._errors import BodyTooLarge, ClientDisconnected, RemoteProtocolError
+from trio_socketio._frontends.listener import serve_connection
 from trio_socketio._frontends.serving import Serving
 from trio_socketio._wire.encoded import EncodedPacket
-from trio_socketio._wire.frames import FIN, apply_mask
+from trio_socketio._wire.frames import CLOSE, FIN, apply_mask, encode_frame
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from trio_socketio._engine.contract import Request, Verdict, WebSocket
     from trio_socketio._frontends.static import StaticFiles
+    from trio_socketio._wire.deflate import PerMessageDeflate
 
 MASK = b"\x01\x80\xff\x7e"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -45,6 +50,11 @@ def text_frame(text: str) -> bytes:
     return client_frame(FIN | 1, text.encode())
 
 
+CLOSE_FRAME = client_frame(FIN | CLOSE, b"\x03\xe8")
+CLOSE_ANSWER = encode_frame(CLOSE, b"\x03\xe8")
+TOO_LARGE_ANSWER = encode_frame(CLOSE, b"\x03\xf1")
+
+
 class Recorder:
     """A `Receiver` that keeps what it gets. While it is paused, nothing more should come."""
 
@@ -67,8 +77,16 @@ class Recorder:
 class Talk(Recorder):
     """An `Acceptance` that records, echoes if asked to, and closes when the pump ends."""
 
-    def __init__(self, *, limit: int = 1000, echo: bool = False, close_deadline: float = 2.0) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int = 1000,
+        echo: bool = False,
+        close_deadline: float = 2.0,
+        deflate: PerMessageDeflate | None = None,
+    ) -> None:
         super().__init__()
+        self.per_message_deflate = deflate
         self.headers = Headers([("x-greeting", "hello")])
         self.max_message_size = limit
         self.error: Exception | None = None
@@ -183,3 +201,75 @@ class App(Serving):
         if self.verdict is None:
             return Response(400, b"no")
         return self.verdict
+
+
+def memory_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    return trio.testing.memory_stream_pair()
+
+
+def socket_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    ours, theirs = socket.socketpair()
+    ends = [trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (ours, theirs)]
+    return ends[0], ends[1]
+
+
+PAIRS = [memory_pair, socket_pair]
+both_paths = pytest.mark.parametrize("make_pair", PAIRS)
+
+
+class Client(NamedTuple):
+    """A raw client whose upgrade request is sent, the acceptance that serves it, and the head of its answer."""
+
+    stream: trio.abc.Stream
+    talk: Talk
+    head: bytes = b""
+
+    async def send(self, data: bytes) -> None:
+        with suppress(trio.BrokenResourceError):  # as for any client: the server may have closed
+            await self.stream.send_all(data)
+
+    async def read_head(self) -> bytes:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await self.stream.receive_some(1)
+        return head
+
+    async def read_exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size and (more := await self.stream.receive_some(size - len(data))):
+            data += more
+        return data
+
+    async def read_all(self) -> bytes:
+        data = b""
+        with suppress(trio.BrokenResourceError):
+            while more := await self.stream.receive_some():
+                data += more
+        return data
+
+
+@asynccontextmanager
+async def connect(
+    make_pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]], talk: Talk, upgrade: bytes = UPGRADE
+) -> AsyncIterator[Client]:
+    app = App()
+    app.verdict = talk
+    ours, theirs = make_pair()
+    async with trio.open_nursery() as nursery, theirs:
+        nursery.start_soon(serve_connection, app, None, ours)
+        client = Client(theirs, talk)
+        await client.send(upgrade)
+        head = await client.read_head()
+        assert ACCEPT in head
+        yield client._replace(head=head)
+        nursery.cancel_scope.cancel()
+
+
+async def play(stream: trio.abc.Stream, chunks: list[bytes]) -> None:
+    """Send the chunks one by one, each when the one before has had its effect, and then no more."""
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        for chunk in chunks:
+            await stream.send_all(chunk)
+            await trio.testing.wait_all_tasks_blocked(0.0001 if isinstance(stream, trio.SocketStream) else 0)
+        assert isinstance(stream, trio.abc.HalfCloseableStream)
+        await stream.send_eof()

@@ -31,17 +31,10 @@ async def limit(nursery: trio.Nursery) -> None:
 
 
 @pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[None]:
-    """What ordinary clients do is no reason for a warning; tests with `expect_log` look at the log themselves."""
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever clients do, it is no reason for a warning."""
     yield
-    if "expect_log" not in request.fixturenames:
-        assert [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING] == []
-
-
-@pytest.fixture
-def expect_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """The log of a test in which something is bound to be logged."""
-    return caplog
+    assert [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING] == []
 
 
 @pytest.fixture(params=["listener", "hypercorn"])

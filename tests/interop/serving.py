@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..js_client import Client, Driver
 
-PATIENCE = 8.0
+PATIENCE = 20.0
 HOST = "127.0.0.1"
 
 #: The JavaScript client's ``transports`` option by the name of what it leads to.

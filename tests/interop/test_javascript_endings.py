@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,10 +14,22 @@ from ..js_client import open_driver
 from .serving import MODES, Record, either_transport, on_one_front_end, own_listener, record, until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trio_socketio import Socket
 
     from ..js_client import Client, Driver
     from .serving import FrontEnd, Serve, Served
+
+
+@contextmanager
+def frozen(js: Driver) -> Iterator[None]:
+    """Meanwhile the client's process stands still: its connections are open, and nobody is at home."""
+    js._process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        js._process.send_signal(signal.SIGCONT)
 
 
 async def reason_of(client: Client) -> str:
@@ -127,24 +140,11 @@ async def test_silent_client_is_a_ping_timeout(js: Driver, serve: Serve, mode: s
     served = await serve(Server(ping_interval=0.2, ping_timeout=0.15))
     client, socket = await served.pair(js, mode)
     ends = record(socket, "disconnect")
-    with stopped(js):
+    with frozen(js):
         assert await ends.only() == ("ping timeout", None)
     # It depends on what the client sees first when it wakes up; its next request is for a session that has gone.
     assert await reason_of(client) in ("ping timeout", "transport error" if mode == "polling" else "transport close")
     await served.empty()
-
-
-class stopped:
-    """While it lasts, the client's process is frozen: its connections are open, and nobody is at home."""
-
-    def __init__(self, js: Driver) -> None:
-        self._process = js._process
-
-    def __enter__(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def __exit__(self, *error: object) -> None:
-        self._process.send_signal(signal.SIGCONT)
 
 
 @either_transport
@@ -163,7 +163,7 @@ async def test_client_that_does_not_read_loses_its_session_and_nobody_else_notic
     async with open_driver() as other:
         eager, _ = await served.pair(other)
         sent = 0
-        with stopped(js):
+        with frozen(js):
             while not ends:
                 await served.io.emit("flood", sent, bytes(100_000))
                 await eager.wait_for("flood")

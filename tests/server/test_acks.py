@@ -369,11 +369,11 @@ async def stream(replies: AsyncIterator[Any], found: list[Any]) -> None:
 
 
 async def test_the_answers_can_be_had_each_as_it_arrives() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
+    async with serving() as served:
         pairs = await served.connect_many(3)
         found: list[Any] = []
 
-        async with served.io.timeout(5).acks("question") as replies:
+        async with served.io.timeout(5).acks("question") as replies, trio.open_nursery() as nursery:
             nursery.start_soon(stream, replies, found)
             for number, pair in enumerate(pairs):
                 await answer(pair.client, number)
@@ -401,11 +401,11 @@ async def test_a_stream_may_be_left_early() -> None:
 
 
 async def test_a_stream_ends_when_the_rest_has_left() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
+    async with serving() as served:
         pairs = await served.connect_many(2)
         found: list[Any] = []
 
-        async with served.io.acks("question") as replies:
+        async with served.io.acks("question") as replies, trio.open_nursery() as nursery:
             nursery.start_soon(stream, replies, found)
             await answer(pairs[0].client, "a")
             await pairs[1].socket.disconnect()

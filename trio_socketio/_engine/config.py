@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
+from .._wire.deflate import PerMessageDeflate
 from .compression import HttpCompression
 from .contract import HttpLimits, require_positive
 from .cookies import Cookie
@@ -40,6 +41,7 @@ class EngineOptions(TypedDict, total=False):
     max_outbox_bytes: int
     max_outbox_packets: int
     max_inbox_messages: int
+    per_message_deflate: bool | PerMessageDeflate | None
     transports: Iterable[str]
     allow_upgrades: bool
     allow_request: AllowRequest | None
@@ -64,12 +66,16 @@ class EngineConfig:
         ping_timeout: Seconds to wait for a pong before the session closes (``ping timeout``). The client is told.
         upgrade_timeout: Seconds that a probing WebSocket may take to complete the upgrade.
         close_timeout: Seconds that a gracefully closing session waits for its polling client to come by.
-        max_http_buffer_size: Bytes of the largest message or polling body taken from a client, which is told.
+        max_http_buffer_size: Bytes of the largest message or polling body taken from a client, which is told. A
+            compressed message is held to it in both its forms.
         max_outbox_bytes: Bytes that may wait to be sent to one client. Above half of it `send` and `emit` wait; a
             broadcast that would exceed it closes the session (``transport error``).
         max_outbox_packets: The same, in Engine.IO packets.
         max_inbox_messages: Messages that an engine used on its own keeps for `Session.receive`; then the session stops
             reading, and the client is slowed down by TCP.
+        per_message_deflate: True or a `PerMessageDeflate` to compress larger messages on the WebSockets of clients that
+            offer it (permessage-deflate). A packet with ``compress(False)`` stays as it is, other than in Node. Only
+            for our own listener: an ASGI server negotiates compression by itself, and this has no effect there.
         transports: Any of ``"polling"`` and ``"websocket"``.
         allow_upgrades: Whether a polling client is told that it may upgrade.
         allow_request: Called with the `Request` of each handshake, sync or async: true lets it in; false, or
@@ -100,6 +106,7 @@ class EngineConfig:
     max_outbox_bytes: int = 4_000_000
     max_outbox_packets: int = 20_000
     max_inbox_messages: int = 1_000
+    per_message_deflate: PerMessageDeflate | None = None
     transports: tuple[str, ...] = TRANSPORTS
     allow_upgrades: bool = True
     allow_request: AllowRequest | None = None
@@ -132,6 +139,7 @@ class EngineConfig:
         values["cors"] = CORS.from_option(values.get("cors"))
         values["cookie"] = Cookie.from_option(values.get("cookie"))
         values["http_compression"] = HttpCompression.from_option(values.get("http_compression", True))
+        values["per_message_deflate"] = PerMessageDeflate.from_option(values.get("per_message_deflate"))
         values["trusted_proxies"] = parse_networks(values.get("trusted_proxies", ()))
         if "transports" in values:
             chosen = values["transports"]

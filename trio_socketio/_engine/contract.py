@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from .._wire.deflate import PerMessageDeflate
     from .._wire.encoded import EncodedPacket
 
 
@@ -257,6 +258,10 @@ class Acceptance(Protocol):
     @property
     def max_message_size(self) -> int:
         """Bytes; a larger message is a violation, by its announced length if it is announced."""
+
+    @property
+    def per_message_deflate(self) -> PerMessageDeflate | None:
+        """How to compress messages if the client offers it. For front ends that frame by themselves."""
 
     async def run(self, websocket: WebSocket) -> None:
         """Carry the session (or the probe) on this WebSocket until either side closes. Closes the WebSocket itself."""

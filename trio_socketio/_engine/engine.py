@@ -337,21 +337,21 @@ class Engine(Serving):
         return response
 
     async def _accept(self, request: Request) -> Verdict:
-        limit = self.config.max_http_buffer_size
-        session = await verify(self.config, self.sessions, request, upgrade=True)
+        config = self.config
+        session = await verify(config, self.sessions, request, upgrade=True)
         headers = request.response_headers
         if request.query.get("transport") != "websocket":
-            return RefusingAcceptance(headers, limit)
+            return RefusingAcceptance(headers, config)
         if session is not None:
             self._listeners.call_sync("headers", headers, request)
-            return ProbeAcceptance(headers, limit, session, self.config.upgrade_timeout)
+            return ProbeAcceptance(headers, config, session)
         sid = await generate_id(self.generate_id, request)
         if self._state is not State.RUNNING:
             return self._unavailable()
         self._listeners.call_sync("initial_headers", headers, request)
         self._listeners.call_sync("headers", headers, request)
         return SessionAcceptance(
-            headers, limit, lambda: self._begin(sid, request, Phase.WEBSOCKET), self._greet_on_websocket
+            headers, config, lambda: self._begin(sid, request, Phase.WEBSOCKET), self._greet_on_websocket
         )
 
     def _greet_on_websocket(self, session: Session) -> None:

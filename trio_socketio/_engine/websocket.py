@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .._wire.dialects import Dialect
     from .._wire.encoded import EncodedPacket
+    from .config import EngineConfig
     from .contract import Headers, Receiver, WebSocket
     from .session import Session
 
@@ -69,9 +70,10 @@ class _Speaking:
 
 
 class _Acceptance:
-    def __init__(self, headers: Headers, max_message_size: int) -> None:
+    def __init__(self, headers: Headers, config: EngineConfig) -> None:
         self.headers = headers
-        self.max_message_size = max_message_size
+        self.max_message_size = config.max_http_buffer_size
+        self.per_message_deflate = config.per_message_deflate
 
 
 class RefusingAcceptance(_Acceptance):
@@ -93,11 +95,11 @@ class SessionAcceptance(_Acceptance):
     def __init__(
         self,
         headers: Headers,
-        max_message_size: int,
+        config: EngineConfig,
         begin: Callable[[], Session],
         greet: Callable[[Session], None],
     ) -> None:
-        super().__init__(headers, max_message_size)
+        super().__init__(headers, config)
         self._begin = begin
         self._greet = greet
 
@@ -125,10 +127,10 @@ class SessionAcceptance(_Acceptance):
 class ProbeAcceptance(_Acceptance):
     """A WebSocket for a session that is on polling."""
 
-    def __init__(self, headers: Headers, max_message_size: int, session: Session, timeout: float) -> None:
-        super().__init__(headers, max_message_size)
+    def __init__(self, headers: Headers, config: EngineConfig, session: Session) -> None:
+        super().__init__(headers, config)
         self._session = session
-        self._timeout = timeout
+        self._timeout = config.upgrade_timeout
 
     async def run(self, websocket: WebSocket) -> None:
         session = self._session

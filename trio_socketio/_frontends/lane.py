@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .._wire.frames import CLOSE, FrameSorter, Phase, encode_frame
+from .._wire.frames import CLOSE, Phase, encode_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .._engine.contract import Receiver
+    from .._wire.frames import FrameSorter
 
 READ_SIZE = 65_536
 
@@ -46,7 +47,7 @@ class Lane(trio.abc.Stream):
         stream: What to read from and write to; from now on the lane is the one who closes it.
         opening: The bytes that trio-websocket shall read first: the opening request.
         trailing: What the client had already sent after it.
-        max_message_size: In bytes.
+        sorter: What tells messages from the rest.
     """
 
     __slots__ = (
@@ -54,9 +55,9 @@ class Lane(trio.abc.Stream):
         "deaf", "sorter",
     )  # fmt: skip
 
-    def __init__(self, stream: trio.abc.Stream, opening: bytes, trailing: bytes, max_message_size: int) -> None:
-        self.sorter = FrameSorter(max_message_size)
-        self.sorter.feed(trailing)
+    def __init__(self, stream: trio.abc.Stream, opening: bytes, trailing: bytes, sorter: FrameSorter) -> None:
+        self.sorter = sorter
+        sorter.feed(trailing)
         self._stream = stream
         # Asked each time, and not kept: once a socket is closed, its number may be another client's.
         self._fileno: Callable[[], int] | None = None
@@ -105,6 +106,8 @@ class Lane(trio.abc.Stream):
             sorter.feed(data)
 
     async def _pass_on(self, data: bytes) -> None:
+        if self._state is LaneState.CLOSED:
+            return  # trio-websocket has given up on this client, and never comes back
         self._passed = data
         self._back = trio.Event()
         self._wake.set()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import h11
 
 from .._engine.contract import Headers
+from .._wire.deflate import choose_offer
 
 if TYPE_CHECKING:
     from .._engine.contract import Acceptance, Request
@@ -48,9 +49,10 @@ class Opening:
     Attributes:
         key: The client's key.
         protocol: The first subprotocol that it offers, or None. It is accepted, as the reference's server does.
+        extensions: The extensions that it offers.
     """
 
-    __slots__ = ("key", "protocol")
+    __slots__ = ("extensions", "key", "protocol")
 
     def __init__(self, request: Request, http_version: bytes) -> None:
         """Check and take apart a request.
@@ -79,6 +81,7 @@ class Opening:
             raise HttpError(400, "sec-websocket-protocol must be a list of tokens")
         self.key = keys[0]
         self.protocol = protocols[0] if protocols else None
+        self.extensions = split_list(headers, "sec-websocket-extensions")
 
     def normalised(self) -> bytes:
         """The same request with nothing in it that could fail: what trio-websocket reads."""
@@ -102,17 +105,27 @@ class Upgrade:
         opening: The request.
         acceptance: The yes.
 
+    Attributes:
+        deflate: How messages are compressed; None if that was not agreed.
+
     Raises:
         h11.LocalProtocolError: The acceptance has headers that cannot be sent.
         UnicodeEncodeError: For the same reason.
     """
 
-    __slots__ = ("acceptance", "headers", "opening", "trailing")
+    __slots__ = ("acceptance", "deflate", "headers", "opening", "trailing")
 
     def __init__(self, opening: Opening, acceptance: Acceptance) -> None:
         self.opening = opening
         self.acceptance = acceptance
         self.headers = encode_headers(acceptance.headers)
+        self.deflate = acceptance.per_message_deflate
+        if self.deflate is not None:
+            answer = choose_offer(opening.extensions)
+            if answer is None:
+                self.deflate = None
+            else:
+                self.headers.append((b"sec-websocket-extensions", answer.encode("ascii")))
         #: What the client has already sent after its request.
         self.trailing = b""
         h11.InformationalResponse(status_code=101, headers=self.headers)

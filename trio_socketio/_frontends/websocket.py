@@ -12,8 +12,9 @@ import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from .._errors import RemoteProtocolError
+from .._wire.deflate import InflatingSorter
 from .._wire.encoded import join_frames
-from .._wire.frames import Phase
+from .._wire.frames import FrameSorter, Phase
 from .lane import READ_SIZE, Lane
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection
 
     from .._engine.contract import Receiver
+    from .._wire.deflate import PerMessageDeflate
     from .._wire.encoded import EncodedPacket
     from .opening import Upgrade
 
@@ -33,11 +35,12 @@ HANDSHAKE = (Phase.OUR_CLOSE, Phase.PEER_CLOSE)
 class LaneWebSocket:
     """The `WebSocket` that the engine sees."""
 
-    __slots__ = ("_connection", "_lane")
+    __slots__ = ("_connection", "_deflate", "_lane")
 
-    def __init__(self, lane: Lane, connection: WebSocketConnection) -> None:
+    def __init__(self, lane: Lane, connection: WebSocketConnection, deflate: PerMessageDeflate | None) -> None:
         self._lane = lane
         self._connection = connection
+        self._deflate = deflate
 
     async def pump(self, receiver: Receiver) -> None:
         """Deliver what arrives until the peer closes; see `trio_socketio._engine.contract.WebSocket`."""
@@ -53,6 +56,9 @@ class LaneWebSocket:
 
     def send_nowait(self, packets: Sequence[EncodedPacket]) -> bool:
         """Write packets; False if `drain` must complete before the next call."""
+        deflate = self._deflate
+        if deflate is not None:
+            return self._lane.send_nowait(b"".join([packet.deflated_frames(deflate) for packet in packets]))
         return self._lane.send_nowait(packets[0].frames if len(packets) == 1 else join_frames(packets))
 
     async def drain(self) -> None:
@@ -85,7 +91,8 @@ async def serve_websocket(stream: trio.abc.Stream, upgrade: Upgrade, write_timeo
     """
     limit = upgrade.acceptance.max_message_size
     opening = upgrade.opening
-    lane = Lane(stream, opening.normalised(), upgrade.trailing, limit)
+    sorter = FrameSorter(limit) if upgrade.deflate is None else InflatingSorter(limit)
+    lane = Lane(stream, opening.normalised(), upgrade.trailing, sorter)
     upgrade.trailing = b""
     try:
         async with trio.open_nursery() as nursery:
@@ -96,7 +103,7 @@ async def serve_websocket(stream: trio.abc.Stream, upgrade: Upgrade, write_timeo
                     nursery, lane, message_queue_size=1, max_message_size=limit, receive_buffer_size=READ_SIZE
                 )
                 connection = await proposal.accept(subprotocol=opening.protocol, extra_headers=upgrade.headers)
-                websocket = LaneWebSocket(lane, connection)
+                websocket = LaneWebSocket(lane, connection, upgrade.deflate)
             if websocket is not None:
                 await upgrade.acceptance.run(websocket)
             nursery.cancel_scope.cancel()

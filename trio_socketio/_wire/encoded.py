@@ -16,6 +16,8 @@ from .frames import BINARY, TEXT, encode_frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .deflate import PerMessageDeflate
+
 T = TypeVar("T")
 
 SEPARATOR = b"\x1e"
@@ -31,7 +33,7 @@ class EncodedPacket:
         compress: Whether a transport may compress it.
     """
 
-    __slots__ = ("_forms", "_frames", "_payload", "attachments", "compress", "count", "size", "text")
+    __slots__ = ("_deflated", "_forms", "_frames", "_payload", "attachments", "compress", "count", "size", "text")
 
     _forms: dict[Callable[[EncodedPacket], Any], Any]
 
@@ -44,6 +46,7 @@ class EncodedPacket:
         #: Bytes of content, without the framing of a transport.
         self.size: int = sum(map(len, attachments), len(text or b""))
         self._frames: bytes | None = None
+        self._deflated: tuple[PerMessageDeflate, bytes] | None = None
         self._payload: bytes | None = None
 
     @classmethod
@@ -68,10 +71,22 @@ class EncodedPacket:
         """Unmasked WebSocket frames, one for each Engine.IO packet."""
         frames = self._frames
         if frames is None:
-            parts = [] if self.text is None else [encode_frame(TEXT, self.text)]
-            parts += [encode_frame(BINARY, attachment) for attachment in self.attachments]
-            self._frames = frames = b"".join(parts)
+            self._frames = frames = self._encode_frames(encode_frame)
         return frames
+
+    def deflated_frames(self, settings: PerMessageDeflate) -> bytes:
+        """The same for clients that take compressed messages; plain if nothing of it is to be compressed."""
+        if not self.compress or self.size < settings.threshold:
+            return self.frames
+        # One form is enough: all the recipients of a packet are clients of one server.
+        if self._deflated is None or self._deflated[0] is not settings:
+            self._deflated = (settings, self._encode_frames(settings.encode_frame))
+        return self._deflated[1]
+
+    def _encode_frames(self, encode: Callable[[int, bytes], bytes]) -> bytes:
+        parts = [] if self.text is None else [encode(TEXT, self.text)]
+        parts += [encode(BINARY, attachment) for attachment in self.attachments]
+        return b"".join(parts)
 
     @property
     def payload(self) -> bytes:

@@ -5,6 +5,7 @@ unfragmented, masked data frame within the size limit, outside a fragmented mess
 ever sends. All else comes out as bytes *to be passed on*, frame by whole frame, so that it is always known whether a
 message is still to come back; from the first violation on, every byte is passed on, because what follows a violation
 has no frames. The sorter refuses nothing but sizes: a message over the limit by its announced length.
+`trio_socketio._wire.deflate` has one that knows compressed messages.
 
 ::
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import enum
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .._errors import MessageTooLarge, RemoteProtocolError
 
@@ -34,6 +35,7 @@ PONG = 10
 OPCODES = (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)
 
 FIN = 0x80
+RSV1 = 0x40
 MASKED = 0x80
 OPCODE = 0x0F
 CONTROL = 0x08
@@ -86,20 +88,20 @@ class Header(NamedTuple):
     stop: int
 
 
-class _Violation(Exception):
+class Violation(Exception):
     """What stands here is no frame that a client may send."""
 
 
-def _read_header(data: bytes, pos: int) -> Header | None:
+def _read_header(data: bytes, pos: int, opcodes: tuple[int, ...]) -> Header | None:
     """The header at `pos`, or None if it is not all there; judged as early as its bytes allow."""
     have = len(data) - pos
     if have < 2:
         return None
     first, size = data[pos], data[pos + 1] ^ MASKED
-    if size > 127 or first & ~FIN not in OPCODES:  # unmasked; a reserved bit or opcode
-        raise _Violation
+    if size > 127 or first & ~FIN not in opcodes:  # unmasked; a reserved bit or opcode
+        raise Violation
     if first & CONTROL and (not first & FIN or size > 125):
-        raise _Violation
+        raise Violation
     if size < 126:
         return Header(first, pos + 6, pos + 6 + size)
     width, least = (2, 126) if size == 126 else (8, 65_536)
@@ -107,16 +109,17 @@ def _read_header(data: bytes, pos: int) -> Header | None:
         return None
     size = int.from_bytes(data[pos + 2 : pos + 2 + width], "big")
     if size < least or size >> 63:
-        raise _Violation
+        raise Violation
     start = pos + 6 + width
     return Header(first, start, start + size)
 
 
-def _read_message(first: int, payload: bytes) -> str | bytes:
+def read_message(first: int, payload: bytes) -> str | bytes:
+    """What the payload of a whole message says."""
     try:
         return payload.decode() if first == WHOLE_TEXT else payload
     except UnicodeDecodeError:
-        raise _Violation from None
+        raise Violation from None
 
 
 class FrameSorter:
@@ -130,6 +133,9 @@ class FrameSorter:
         "_data", "_fragments", "_max_fragments", "_max_size", "_partial", "_pos", "_size", "_skip", "_wanted",
         "message_follows", "phase",
     )  # fmt: skip
+
+    #: What the first byte of a frame may be, apart from FIN.
+    opcodes: ClassVar[tuple[int, ...]] = OPCODES
 
     def __init__(self, max_message_size: int) -> None:
         self.phase = Phase.MESSAGES
@@ -211,38 +217,37 @@ class FrameSorter:
         return self._skip_to_close(data) if self.phase is Phase.OUR_CLOSE else data
 
     def _sort_other(self, deliver: Callable[[str | bytes], None]) -> bytes | None:
-        """Sort what is no short message: one long message (then None), or all that comes before the next message."""
+        """Sort what is no short message: take out one frame (then None), or pass on all that comes before the next."""
         data, begin = self._data, self._pos
         self.message_follows = False
         pos = wanted = begin
         while not self.message_follows:
             try:
-                header = _read_header(data, pos)
+                header = _read_header(data, pos, self.opcodes)
                 if header is None:
                     wanted = len(data) + 1
                     break
                 first, start, stop = header
-                if self._is_message(first):
-                    if pos > begin:
-                        break
-                    self._check_size(stop - start)
-                    if stop > len(data):
-                        wanted = stop
-                        break
-                    deliver(_read_message(first, apply_mask(data[start:stop], data[start - 4 : start])))
+                takes_out = self._takes_out(first)
+                if takes_out and pos > begin:
+                    break
+                if not first & CONTROL:
+                    self._check_data(first, stop - start)
+                if stop > len(data):
+                    wanted = stop
+                    break
+                if takes_out:
+                    self._take_out(first, apply_mask(data[start:stop], data[start - 4 : start]), deliver)
                     self._pos = stop
                     return None
-                if first == FIN | CLOSE and stop <= len(data):
-                    self.phase = Phase.PEER_CLOSE
-                    return self._take(begin)
-                self._check_fragment(first, stop - start)
-            except _Violation:
-                self.phase = Phase.VIOLATION
+            except Violation:
+                return self._violate(begin)
+            if first == FIN | CLOSE:
+                self.phase = Phase.PEER_CLOSE
                 return self._take(begin)
-            if stop > len(data):
-                wanted = stop
-                break
-            self._count_fragment(first, stop - start)
+            if not first & CONTROL:
+                self._count_fragment(first, stop - start)
+                self.message_follows = bool(first & FIN)
             pos = stop
         self._pos = pos
         if pos == begin:
@@ -250,37 +255,37 @@ class FrameSorter:
             self._wanted = wanted - pos
         return data[begin:pos]
 
-    def _is_message(self, first: int) -> bool:
+    def _takes_out(self, first: int) -> bool:
         return first in (WHOLE_TEXT, WHOLE_BINARY) and not self._fragments
 
-    def _check_size(self, size: int) -> None:
-        if size > self._max_size:
-            raise MessageTooLarge(size, self._max_size)
+    def _take_out(self, first: int, payload: bytes, deliver: Callable[[str | bytes], None]) -> None:
+        deliver(read_message(first, payload))
 
-    def _check_fragment(self, first: int, size: int) -> None:
-        if first & CONTROL:
-            return
+    def _violate(self, pos: int) -> bytes:
+        self.phase = Phase.VIOLATION
+        return self._take(pos)
+
+    def _check_data(self, first: int, size: int) -> None:
         # Section 5.4: fragments of one message are not interleaved with another message.
         if (first & OPCODE == CONTINUATION) != bool(self._fragments):
-            raise _Violation
-        self._check_size(self._size + size)
+            raise Violation
+        if self._size + size > self._max_size:
+            raise MessageTooLarge(self._size + size, self._max_size)
         if self._fragments == self._max_fragments:
             raise RemoteProtocolError(f"message of more than {self._max_fragments} fragments")
 
     def _count_fragment(self, first: int, size: int) -> None:
-        if first & CONTROL:
-            return
-        self.message_follows = bool(first & FIN)
-        self._fragments = 0 if self.message_follows else self._fragments + 1
-        self._size = 0 if self.message_follows else self._size + size
+        is_last = bool(first & FIN)
+        self._fragments = 0 if is_last else self._fragments + 1
+        self._size = 0 if is_last else self._size + size
 
     def _skip_to_close(self, data: bytes) -> bytes:
         pos = min(self._skip, len(data))
         self._skip -= pos
         while True:
             try:
-                header = _read_header(data, pos)
-            except _Violation:
+                header = _read_header(data, pos, self.opcodes)
+            except Violation:
                 self.phase = Phase.VIOLATION
                 return data[pos:]
             is_close = header is not None and header.first == FIN | CLOSE
