@@ -127,6 +127,7 @@ def types(session: nox.Session) -> None:
     ensure_node(session)
     session.run("mypy")
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "trio_socketio", "--ignoreexternal")
 
 
 @nox.session
