@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .serving import FrontEnd
 
 #: Seconds for a whole test, whatever it waits for.
-LIMIT = 25.0
+LIMIT = 50.0
 
 
 @pytest.fixture(autouse=True)

@@ -115,10 +115,10 @@ async def test_both_sides_can_disconnect(js: Driver, served: Served, mode: str) 
 
 @on_one_front_end
 async def test_a_client_with_another_parser_is_disconnected(
-    js: Driver, served: Served, mode: str, expect_log: pytest.LogCaptureFixture
+    js: Driver, served: Served, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with expect_log.at_level(logging.INFO, "trio_socketio.server"):
+    with caplog.at_level(logging.INFO, "trio_socketio.server"):
         await js.open(served.url, transports=MODES[mode])
-        await until(lambda: "every packet of msgpack is binary" in expect_log.text, "a line in the log")
+        await until(lambda: "every packet of msgpack is binary" in caplog.text, "a line in the log")
     await served.empty()
-    assert not [entry for entry in expect_log.records if entry.levelno >= logging.WARNING]
+    assert not [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
