@@ -24,13 +24,14 @@ from ._errors import (
 )
 from ._server.config import ServerConfig
 from ._server.handlers import event
+from ._server.handshake import Handshake
 from ._server.namespace import Namespace
 from ._server.operator import BroadcastOperator, SocketOperator
 from ._server.parent import ParentNamespace
 from ._server.rate import RateLimit
 from ._server.remote import AnySocket, RemoteOperator, RemoteSocket
 from ._server.server import Server
-from ._server.socket import Handshake, Socket
+from ._server.socket import Socket
 from ._server.statistics import ServerStatistics, SocketStatistics
 from ._wire.deflate import PerMessageDeflate
 

@@ -1,4 +1,4 @@
-"""Waiting for answers: one-slot and many-slot memory channels.
+"""Waiting for answers, on one-slot and many-slot memory channels; and answering.
 
 Socket.IO protocol, "acknowledgements". Whoever is asked has an entry under the packet's id in its table of pending
 acks. The entry goes when the answer comes, when the one who was asked leaves, or when the one who waits gives up;
@@ -17,6 +17,8 @@ from .._errors import AckTimeout
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
+
+    from .socket import Socket
 
 
 def unpack(args: Sequence[Any]) -> Any:
@@ -147,3 +149,30 @@ class AckStream:
             return await self.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
+
+
+class EventAck:
+    """The acknowledgement of one event: sent once, or never."""
+
+    __slots__ = ("_handlers", "_id", "_socket")
+
+    def __init__(self, socket: Socket, id: int) -> None:
+        self._socket = socket
+        self._id: int | None = id
+        self._handlers = 1
+
+    def expect(self, handlers: int) -> None:
+        """So many handlers are called for the event."""
+        self._handlers = handlers
+
+    def answer(self, value: Any) -> None:
+        """Send a handler's result, if it is the first that is not None, or that of the last handler.
+
+        Raises:
+            EncodeError: It cannot be encoded; no acknowledgement was sent.
+        """
+        self._handlers -= 1
+        if self._id is None or (value is None and self._handlers):
+            return
+        id, self._id = self._id, None
+        self._socket.acknowledge(id, pack(value))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .._adapters.contract import BroadcastOptions
 from .._engine.contract import Headers
 from .._errors import SocketDisconnected
+from .handshake import Handshake
 from .operator import BroadcastOperator
-from .socket import Handshake, Socket
+from .socket import Socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import enum
-import time
-from dataclasses import dataclass
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
@@ -14,18 +11,19 @@ from .._adapters.contract import BroadcastOptions, SocketDetails
 from .._errors import LocalProtocolError, SocketDisconnected
 from .._listeners import Listener, Listeners, inspect_listener, raise_cancellations, refuse_coroutine
 from .._wire.packets import Packet, PacketType
-from .acks import SingleAck, pack, unpack
+from .acks import EventAck, SingleAck, unpack
 from .catch_all import CatchAllListening
 from .data import DataT
 from .events import Event, EventQueue
 from .handlers import ENDINGS, with_decoder
+from .handshake import Handshake
 from .operator import BroadcastOperator, SocketOperator, one_or_more
 from .statistics import SocketStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from .._engine.contract import Headers, Request
+    from .._engine.contract import Request
     from .._engine.session import Session
     from .._wire.encoded import EncodedPacket
     from .acks import PendingAck
@@ -54,51 +52,6 @@ TRANSITIONS = {
     State.ENDING: (State.ENDED,),
     State.ENDED: (),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Handshake:
-    """How a client came in.
-
-    Args:
-        headers: Of the request that opened the session.
-        query: Its query parameters.
-        auth: What the client sent as ``auth`` when it connected to the namespace; of a client of Socket.IO 2 the query
-            that it put behind the namespace's name, as a dict.
-        url: The target of the request.
-        address: The client's address.
-        secure: Whether it came over TLS.
-        xdomain: Whether the request had an Origin header.
-        issued: When: seconds since 1970.
-    """
-
-    headers: Headers
-    query: Mapping[str, str]
-    auth: Any
-    url: str
-    address: str
-    secure: bool
-    xdomain: bool
-    issued: float
-
-    @classmethod
-    def of(cls, request: Request, auth: Any) -> Handshake:
-        """Read a handshake off a request."""
-        return cls(
-            headers=request.headers,
-            query=request.query,
-            auth=auth,
-            url=request.target,
-            address=request.client[0] if request.client else "",
-            secure=request.scheme == "https",
-            xdomain="origin" in request.headers,
-            issued=time.time(),
-        )
-
-    @property
-    def time(self) -> str:
-        """When, as text."""
-        return formatdate(self.issued, usegmt=True)
 
 
 class Socket(CatchAllListening, Generic[DataT]):
@@ -602,30 +555,3 @@ class Socket(CatchAllListening, Generic[DataT]):
 
     def __repr__(self) -> str:
         return f"<Socket {self.id} in {self.namespace.name}, {self.state.name.lower()}>"
-
-
-class EventAck:
-    """The acknowledgement of one event: sent once, or never."""
-
-    __slots__ = ("_handlers", "_id", "_socket")
-
-    def __init__(self, socket: Socket, id: int) -> None:
-        self._socket = socket
-        self._id: int | None = id
-        self._handlers = 1
-
-    def expect(self, handlers: int) -> None:
-        """So many handlers are called for the event."""
-        self._handlers = handlers
-
-    def answer(self, value: Any) -> None:
-        """Send a handler's result, if it is the first that is not None, or that of the last handler.
-
-        Raises:
-            EncodeError: It cannot be encoded; no acknowledgement was sent.
-        """
-        self._handlers -= 1
-        if self._id is None or (value is None and self._handlers):
-            return
-        id, self._id = self._id, None
-        self._socket.acknowledge(id, pack(value))
