@@ -48,6 +48,7 @@ class Serving(Served):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be running, without a listener, until cancelled: ``await nursery.start(io.run)``."""
+        _require_trio()
         with plain_exceptions(), self._until_stopped():
             async with self.running():
                 task_status.started()
@@ -108,6 +109,7 @@ class Serving(Served):
             OSError: The port is not to be had.
             ValueError: ``static_files`` names a directory that does not exist.
         """
+        _require_trio()
         self._prepare_files()
         listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
         await self._serve(listeners, handler_nursery, task_status)
@@ -136,6 +138,7 @@ class Serving(Served):
             OSError: The port is not to be had.
             ValueError: ``static_files`` names a directory that does not exist.
         """
+        _require_trio()
         self._prepare_files()
         listeners = await trio.open_ssl_over_tcp_listeners(
             port, ssl_context, host=host, backlog=backlog, https_compatible=True
@@ -188,3 +191,10 @@ class Serving(Served):
         if self._files is None and option is not None:
             self._files = option if isinstance(option, StaticFiles) else StaticFiles(option)
         return self._files
+
+
+def _require_trio() -> None:
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        raise RuntimeError("trio_socketio runs on Trio, not on asyncio: trio.run(io.serve_tcp, 3000)") from None

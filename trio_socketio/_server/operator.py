@@ -7,6 +7,7 @@ differ in where they begin.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from .._errors import AckTimeout
 from .acks import AckStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator
 
     from .namespace import Namespace
     from .remote import AnySocket
@@ -31,6 +32,8 @@ def one_or_more(rooms: str | Iterable[str]) -> tuple[str, ...]:
     Raises:
         TypeError: A room that is not a string.
     """
+    if not isinstance(rooms, Iterable):
+        raise TypeError(f"a room is a string, not {rooms!r}")
     chosen = (rooms,) if isinstance(rooms, str) else tuple(rooms)
     for room in chosen:
         if not isinstance(room, str):
