@@ -1,0 +1,454 @@
+"""What programs that come from Node.js rely on, where no other test has said it by its name."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trio_socketio import AckTimeout, ConnectionStateRecovery, ReservedEventError, Server
+from trio_socketio.abc import MemoryAdapter
+
+from ..wire_client import SessionLost, settle
+from .support import TRANSPORTS, Served, received, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio_socketio import Namespace, Socket
+
+    from ..wire_client import SioClient
+
+# Options
+
+
+def test_options_are_by_default_what_they_are_in_node() -> None:
+    io = Server()
+    config, engine = io.config, io.engine.config
+
+    assert engine.path == "/socket.io"
+    assert (config.serve_client, config.connect_timeout, config.max_attachments) == (True, 45.0, 10)
+    assert (config.connection_state_recovery, config.cleanup_empty_child_namespaces) == (False, False)
+    assert (engine.ping_interval, engine.ping_timeout, engine.upgrade_timeout) == (25.0, 20.0, 10.0)
+    assert (engine.max_http_buffer_size, engine.per_message_deflate) == (1_000_000, None)
+    assert set(engine.transports) == {"polling", "websocket"}
+    assert (engine.allow_upgrades, engine.add_trailing_slash, engine.allow_eio3) == (True, True, False)
+    assert (engine.cors, engine.cookie, engine.initial_packet, engine.allow_request) == (None, None, None, None)
+
+
+def test_recovery_is_by_default_for_two_minutes_and_without_the_middlewares() -> None:
+    recovery = Server(connection_state_recovery=True).config.recovery
+
+    assert recovery == ConnectionStateRecovery()
+    assert (recovery.max_disconnection_duration, recovery.skip_middlewares) == (120.0, True)
+
+
+async def test_a_slash_at_the_end_of_the_path_makes_no_difference() -> None:
+    async with serving(path="/chat/") as served:
+        assert served.io.engine.config.path == "/chat"
+        client, socket = await served.connect()
+        await socket.emit("x")
+        assert await client.recv() == '2["x"]'
+
+
+async def test_the_adapter_option_is_asked_once_for_each_namespace() -> None:
+    made: list[Any] = []
+
+    def make(namespace: Any) -> MemoryAdapter:
+        made.append(namespace)
+        return MemoryAdapter(namespace)
+
+    async with serving(adapter=make) as served:
+        io = served.io
+        other = io.of("/other")
+        parent = io.of(re.compile("^/dynamic-"))
+        await served.connect_many(2, "/dynamic-1")
+        dynamic = io.of("/dynamic-1")
+        io.of("/other")
+
+        assert made[:2] == [io.sockets, other]
+        assert made.count(dynamic) == 1
+        assert dynamic.parent is parent
+        assert len({id(io.adapter), id(other.adapter), id(dynamic.adapter)}) == 3
+
+
+# Servers and namespaces
+
+
+async def test_listeners_and_middlewares_of_the_server_are_those_of_the_main_namespace_alone() -> None:
+    io = Server()
+    io.of("/other")
+    told: list[str] = []
+    io.use(lambda socket: told.append(f"middleware {socket.namespace.name}"))
+    io.on("connection", lambda socket: told.append(f"connection {socket.namespace.name}"))
+    io.handle("x", lambda socket: told.append(f"x {socket.namespace.name}"))
+
+    async with serving(io) as served:
+        for name in ("/other", "/"):
+            client, _ = await served.connect(name)
+            await client.emit("x")
+            await settle()
+
+        assert served.io.of("/") is io.sockets
+        assert told == ["middleware /", "connection /", "x /"]
+
+
+async def test_operations_of_the_server_are_those_of_the_main_namespace_alone() -> None:
+    async with serving() as served:
+        io = served.io
+        other = io.of("/other")
+        main_client, main = await served.connect()
+        other_client, elsewhere = await served.connect("/other")
+
+        await io.emit("x")
+        await io.sockets_join(["a", "b"])
+        await io.sockets_leave("b")
+        assert main.rooms == {main.id, "a"}
+        assert elsewhere.rooms == {elsewhere.id}
+        assert await io.fetch_sockets() == [main]
+        assert await other.fetch_sockets() == [elsewhere]
+        await io.disconnect_sockets()
+        await main.ended.wait()
+
+        assert await received(main_client) == ['2["x"]', "1"]
+        assert await received(other_client) == []
+        assert elsewhere.connected
+
+
+async def test_close_ends_sockets_of_static_and_of_dynamic_namespaces_without_a_disconnect_packet() -> None:
+    io = Server()
+    told: list[tuple[str, str]] = []
+
+    def connected(socket: Socket) -> None:
+        socket.on("disconnect", lambda reason: told.append((socket.namespace.name, reason)))
+
+    namespaces: list[Namespace] = [io.sockets, io.of("/static"), io.of(re.compile("^/dynamic-"))]
+    for namespace in namespaces:
+        namespace.on("connection", connected)
+
+    async with serving(io) as served:
+        client, _ = await served.connect()
+        await client.join("/static")
+        await client.join("/dynamic-1")
+
+        await io.close()
+
+        assert sorted(told) == [(name, "server shutting down") for name in ("/", "/dynamic-1", "/static")]
+        assert [namespace.sockets for namespace in io.namespaces.values()] == [{}, {}, {}]
+        assert isinstance(await client.lost(), SessionLost)
+
+
+# Sockets
+
+
+async def test_ids_are_random_texts_of_at_least_twenty_characters() -> None:
+    async with serving() as served:
+        ids = {pair.socket.id for pair in await served.connect_many(5)}
+
+        assert len(ids) == 5
+        assert min(len(id) for id in ids) >= 20
+
+
+async def test_each_socket_has_an_empty_dict_for_data_that_is_fetched_with_it() -> None:
+    async with serving() as served:
+        first, second = [pair.socket for pair in await served.connect_many(2)]
+        assert (first.data, second.data) == ({}, {})
+
+        first.data["name"] = "Ann"
+
+        fetched = {socket.id: socket.data for socket in await served.io.fetch_sockets()}
+        assert fetched == {first.id: {"name": "Ann"}, second.id: {}}
+
+
+async def test_sockets_of_one_session_share_its_first_request_and_have_their_own_auth() -> None:
+    async with serving() as served:
+        other = served.io.of("/other")
+        before = int(time.time())
+        client = await served.net.connect_socketio("/", {"a": 1}, query="&token=1")
+        main = served.io.sockets.sockets[client.sid]
+        second = other.sockets[(await client.join("/other", {"b": 2}))["sid"]]
+
+        assert main.conn is second.conn
+        assert main.request is second.request is main.conn.request
+        assert (main.handshake.auth, second.handshake.auth) == ({"a": 1}, {"b": 2})
+        for handshake in (main.handshake, second.handshake):
+            assert (handshake.query["EIO"], handshake.query["token"]) == ("4", "1")
+            assert handshake.url == main.request.target
+            assert before <= handshake.issued <= time.time()
+            assert parsedate_to_datetime(handshake.time).timestamp() == int(handshake.issued)
+
+
+async def test_what_a_middleware_emits_comes_before_the_answer_to_connect() -> None:
+    io = Server()
+
+    @io.use
+    async def greet(socket: Socket) -> None:
+        await socket.emit("early")
+
+    async with serving(io) as served:
+        client = await served.net.open_socketio()
+        await client.send_raw("0")
+
+        assert await client.recv() == '2["early"]'
+        assert str(await client.recv()).startswith('0{"sid":')
+
+
+async def test_error_is_an_event_like_others_in_both_directions() -> None:
+    async with serving() as served:
+        client, socket = await served.connect()
+        got: list[Any] = []
+        socket.on("error", got.append)
+
+        await client.emit("error", "of the client")
+        await socket.emit("error", "of the server")
+
+        assert await client.recv() == '2["error","of the server"]'
+        assert got == ["of the client"]
+        assert socket.connected
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (('2456["q",1,"two"]',), ['3456[1,"two"]']),
+        (
+            ('52-789["q",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]', b"\x01", b"\x02"),
+            ['62-789[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]', b"\x01", b"\x02"],
+        ),
+    ],
+)
+async def test_an_acknowledgement_has_the_id_of_its_event_and_the_attachments_in_order(
+    question: tuple[str | bytes, ...], answer: list[str | bytes], transport: str
+) -> None:
+    async with serving() as served:
+        client, socket = await served.connect(transport=transport)
+        socket.on("q", lambda *args: args)
+
+        await client.send_raw(*question)
+
+        assert await received(client) == answer
+
+
+async def test_a_timeout_of_zero_is_over_at_once_and_a_late_answer_disturbs_nobody() -> None:
+    async with serving() as served:
+        client, socket = await served.connect()
+        begun = trio.current_time()
+
+        with pytest.raises(AckTimeout):
+            await socket.timeout(0).emit_with_ack("of one")
+        with pytest.raises(AckTimeout) as caught:
+            await served.io.timeout(0).emit_with_ack("of all")
+
+        assert trio.current_time() == begun
+        assert caught.value.responses == []
+        assert socket.statistics().pending_acks == 0
+        for packet in await received(client):
+            await client.ack(int(str(packet)[1]), "late")
+        await socket.emit("fine")
+        assert await client.recv() == '2["fine"]'
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_questions_and_answers_of_a_namespace_carry_its_name(transport: str) -> None:
+    async with serving() as served, trio.open_nursery() as nursery:
+        served.io.of("/other")
+        client, socket = await served.connect("/other", transport=transport)
+        answers: list[Any] = []
+
+        @socket.on("q")
+        def answer(value: int) -> int:
+            return value + 1
+
+        async def ask() -> None:
+            answers.append(await socket.emit_with_ack("q", 1))
+
+        await client.send_raw('2/other,7["q",1]')
+        assert await client.recv() == "3/other,7[2]"
+        nursery.start_soon(ask)
+        assert await client.recv() == '2/other,0["q",1]'
+        await client.send_raw('3/other,0["yes"]')
+        await settle()
+
+        assert answers == ["yes"]
+
+
+@pytest.mark.parametrize(
+    "name", ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"]
+)
+async def test_names_of_the_protocol_cannot_be_emitted_by_either_side(name: str) -> None:
+    async with serving() as served:
+        client, socket = await served.connect()
+        for target in (socket, served.io, served.io.to("room"), socket.broadcast):
+            with pytest.raises(ReservedEventError, match=f'"{name}" is a reserved event name'):
+                await target.emit(name)
+
+        await client.emit(name)
+
+        assert isinstance(await client.lost(), SessionLost)
+        assert not served.io.sockets.sockets
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_an_event_with_letters_before_its_array_ends_the_session(transport: str) -> None:
+    async with serving() as served:
+        client, socket = await served.connect(transport=transport)
+
+        await client.send_raw('2abc["x"]')
+
+        assert isinstance(await client.lost(), SessionLost)
+        await socket.ended.wait()
+        assert not served.io.sockets.sockets
+
+
+async def test_a_connection_listener_that_was_removed_hears_of_no_more_clients() -> None:
+    io = Server()
+    told: list[str] = []
+    io.on("connection", lambda socket: told.append("stays"))
+
+    @io.on("connection")
+    def goes(socket: Socket) -> None:
+        told.append("goes")
+
+    async with serving(io) as served:
+        await served.connect()
+        io.off("connection", goes)
+        await served.connect()
+
+    assert told == ["stays", "goes", "stays"]
+
+
+# Rooms
+
+
+@pytest.mark.parametrize("namespace", ["/", "/other"])
+async def test_the_id_of_a_socket_is_a_room_that_can_be_chosen_and_left_out(namespace: str) -> None:
+    async with serving() as served:
+        nsp = served.io.of(namespace)
+        (first, one), (second, two), (third, _) = await served.connect_many(3, namespace)
+
+        await nsp.to(one.id).emit("to one")
+        await nsp.except_(one.id).emit("not to one")
+        await one.broadcast.except_(two.id).emit("to the third")
+        await one.to(one.id).emit("to nobody")
+        await one.to(two.id).emit("private")
+
+        prefix = "2" if namespace == "/" else f"2{namespace},"
+        assert await received(first) == [prefix + '["to one"]']
+        assert await received(second) == [prefix + '["not to one"]', prefix + '["private"]']
+        assert await received(third) == [prefix + '["not to one"]', prefix + '["to the third"]']
+
+
+async def test_an_empty_list_of_rooms_is_everybody() -> None:
+    async with serving() as served:
+        pairs = await served.connect_many(2)
+
+        await served.io.to([]).emit("x")
+
+        assert [await received(pair.client) for pair in pairs] == [['2["x"]']] * 2
+
+
+async def test_a_volatile_broadcast_is_dropped_for_each_client_that_cannot_take_it_at_once() -> None:
+    async with serving() as served:
+        ready, _ = await served.connect()
+        polling, _ = await served.connect(transport="polling")  # which has no GET under way
+
+        await served.io.volatile.emit("volatile")
+        await served.io.emit("regular")
+
+        assert await received(ready) == ['2["volatile"]', '2["regular"]']
+        assert await received(polling) == ['2["regular"]']
+
+
+async def test_a_room_is_there_from_its_first_member_to_its_last() -> None:
+    async with serving() as served:
+        rooms = served.io.adapter.rooms
+        (_, one), (client, two) = await served.connect_many(2)
+        await one.join("room")
+        await two.join("room")
+        assert set(rooms["room"]) == {one.id, two.id}
+
+        await one.leave("room")
+        assert set(rooms["room"]) == {two.id}
+        await client.disconnect()
+        await two.ended.wait()
+
+        assert set(rooms) == {one.id}
+        assert set(served.io.adapter.sids) == {one.id}
+
+
+# Which ends a client may come back from
+
+
+async def violate(served: Served, client: SioClient, socket: Socket) -> None:
+    await client.send_raw("0")
+
+
+async def be_silent(served: Served, client: SioClient, socket: Socket) -> None:
+    await trio.sleep(60)
+
+
+async def discard(served: Served, client: SioClient, socket: Socket) -> None:
+    socket.conn.close(discard=True)
+
+
+ENDS: dict[str, tuple[Callable[[Served, SioClient, Socket], Awaitable[Any]], str, bool]] = {
+    "client leaves": (lambda s, client, _: client.disconnect(), "client namespace disconnect", False),
+    "disconnect": (lambda s, c, socket: socket.disconnect(), "server namespace disconnect", False),
+    "disconnect with close": (lambda s, c, socket: socket.disconnect(True), "server namespace disconnect", False),
+    "disconnect_sockets": (lambda served, c, s: served.io.disconnect_sockets(), "server namespace disconnect", False),
+    "unknown engine packet": (lambda s, client, _: client.engine.send("x"), "parse error", False),
+    "close of the server": (lambda served, c, s: served.io.close(), "server shutting down", True),
+    "close of the session": (discard, "forced close", True),
+    "violation": (violate, "forced close", True),
+    "violation on polling": (violate, "forced server close", True),
+    "client closes": (lambda s, client, _: client.close(), "transport close", True),
+    "ping of the client": (lambda s, client, _: client.engine.send("2"), "transport error", True),
+    "silence": (be_silent, "ping timeout", True),
+}
+
+
+@pytest.mark.parametrize("way", ENDS)
+async def test_the_reason_of_the_end_decides_whether_a_client_may_come_back(way: str) -> None:
+    end, reason, comes_back = ENDS[way]
+    async with serving(connection_state_recovery=True) as served:
+        client = await served.net.open_socketio("polling" if "polling" in way else "websocket")
+        answer = await client.join("/")
+        socket = served.io.sockets.sockets[answer["sid"]]
+        reasons: list[str] = []
+        socket.on("disconnect", reasons.append)
+
+        with suppress(SessionLost):  # what a client that is cut off sees is not the point here
+            await end(served, client, socket)
+        with trio.fail_after(60):
+            await socket.ended.wait()
+        again = await (await served.net.open_socketio()).join("/", {"pid": answer["pid"]})
+
+        assert reasons == [reason]
+        assert (again["sid"] == answer["sid"], again["pid"] == answer["pid"]) == (comes_back, comes_back)
+        assert served.io.sockets.sockets[again["sid"]].recovered is comes_back
+
+
+async def test_what_was_missed_and_the_answer_to_connect_come_with_one_poll() -> None:
+    async with serving(connection_state_recovery=True) as served:
+        client = await served.net.open_socketio()
+        answer = await client.join("/")
+        socket = served.io.sockets.sockets[answer["sid"]]
+        await socket.join("room")
+        await client.drop()
+        await socket.ended.wait()
+        await served.io.emit("all")
+        await served.io.to("room").emit("room")
+        await socket.emit("direct")
+
+        session = await served.net.polling()
+        await session.send(f'40{{"pid":"{answer["pid"]}"}}')
+        packets = await session.poll()
+
+        assert [packet[:7] for packet in packets[:3]] == ['42["all', '42["roo', '42["dir']
+        assert packets[3:] == [f'40{{"sid":"{answer["sid"]}","pid":"{answer["pid"]}"}}']
