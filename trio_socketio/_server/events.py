@@ -177,7 +177,8 @@ class EventQueue:
                         await self._call_opening(event)
                     else:
                         await self._call(event)
-                self._host.flush()
+                if self._working == 1 and not self._starting:
+                    self._host.flush()  # the last one writes for all: 1.3 times the echoes with 16 in flight
         finally:
             self._working -= 1
             self._task_ended()
