@@ -23,6 +23,7 @@ from ._errors import (
     TrioSocketIOError,
 )
 from ._server.config import ServerConfig
+from ._server.event_types import EventType
 from ._server.handlers import event
 from ._server.handshake import Handshake
 from ._server.namespace import Namespace
@@ -49,6 +50,7 @@ __all__ = [
     "EncodeError",
     "EngineConfig",
     "EventArgumentsError",
+    "EventType",
     "EventValidationError",
     "Handshake",
     "HandshakeRefused",

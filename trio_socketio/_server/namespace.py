@@ -10,6 +10,7 @@ from .._adapters.contract import BroadcastOptions
 from .._listeners import Listeners, inspect_listener
 from .._wire.packets import Packet, PacketType, check_event_name
 from .data import DataT
+from .event_types import AnswerT, ArgsT, event_name
 from .handlers import check_handled_name, find_handlers, new_handlers
 from .operator import Broadcasting, BroadcastOperator
 from .recovery import Recovery
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .._adapters.contract import AckCollector, Adapter, SocketDetails
     from .._listeners import Listener
     from .._wire.encoded import EncodedPacket
+    from .event_types import EventType, HandlerDecorator
     from .parent import ParentNamespace
     from .remote import AnySocket
     from .server import Server
@@ -105,10 +107,12 @@ class Namespace(Broadcasting, Generic[DataT]):
         return self._listeners.take(event)
 
     @overload
+    def handle(self, event: EventType[AnswerT, *ArgsT], fn: None = None) -> HandlerDecorator[*ArgsT, AnswerT]: ...
+    @overload
     def handle(self, event: str | int, fn: None = None) -> Callable[[F], F]: ...
     @overload
     def handle(self, event: str | int, fn: F) -> F: ...
-    def handle(self, event: str | int, fn: F | None = None) -> Any:
+    def handle(self, event: Any, fn: Callable[..., Any] | None = None) -> Any:
         """Register a handler once, for an event of all sockets of the namespace; as a decorator, or with the function.
 
         It is treated like a handler of `Socket.on`, whose handlers of the same event are called after it, and shares
@@ -128,6 +132,7 @@ class Namespace(Broadcasting, Generic[DataT]):
             TypeError: The function cannot be called like that, or an annotation cannot be resolved or decoded into.
             ReservedEventError: A name that clients cannot send.
         """
+        event = event_name(event)
         check_handled_name(event)
         return self.handlers.on(event, fn)
 

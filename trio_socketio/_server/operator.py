@@ -10,17 +10,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import trio
 
 from .._adapters.contract import BroadcastOptions
 from .._errors import AckTimeout
 from .acks import AckStream
+from .event_types import AnswerT, ArgsT, event_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from .event_types import EventType
     from .namespace import Namespace
     from .remote import AnySocket
     from .socket import Socket
@@ -84,7 +86,11 @@ class Broadcasting(ABC):
 
     # Emitting
 
-    async def emit(self, event: str | int, *args: Any) -> None:
+    @overload
+    async def emit(self, event: EventType[Any, *ArgsT], *args: *ArgsT) -> None: ...
+    @overload
+    async def emit(self, event: str | int, *args: Any) -> None: ...
+    async def emit(self, event: Any, *args: Any) -> None:  # type: ignore[misc]  # mypy does not see that Any takes *ArgsT
         """Send an event to everybody who is meant.
 
         Encoded once. The local part is done in one synchronous block: atomic towards joins and leaves, and it waits for
@@ -95,13 +101,18 @@ class Broadcasting(ABC):
             EncodeError: A value that cannot be encoded; nothing was sent.
             ReservedEventError: The name is the protocol's own.
         """
+        event = event_name(event)
         operator = self._operator()
         namespace, options = operator.namespace, operator.options
         packet = namespace.event_packet(event, args)
         encoded = namespace.encode(packet, options.compress)
         await namespace.adapter.broadcast(packet, encoded, options)
 
-    async def emit_with_ack(self, event: str | int, *args: Any) -> list[Any]:
+    @overload
+    async def emit_with_ack(self, event: EventType[AnswerT, *ArgsT], *args: *ArgsT) -> list[AnswerT]: ...
+    @overload
+    async def emit_with_ack(self, event: str | int, *args: Any) -> list[Any]: ...
+    async def emit_with_ack(self, event: Any, *args: Any) -> list[Any]:  # type: ignore[misc]  # mypy does not see that Any takes *ArgsT
         """Send an event to everybody who is meant, and wait for their acknowledgements.
 
         A client that leaves is not waited for any longer. Without `timeout`, the time is the caller's own
@@ -113,11 +124,12 @@ class Broadcasting(ABC):
         Raises:
             AckTimeout: The operator's `timeout` has passed; ``.responses`` are those that arrived.
         """
+        event = event_name(event)
         async with self.acks(event, *args) as replies:
             return [reply async for reply in replies]
 
     @asynccontextmanager
-    async def acks(self, event: str | int, *args: Any) -> AsyncIterator[AckStream]:
+    async def acks(self, event: str | int | EventType[Any, *tuple[Any, ...]], *args: Any) -> AsyncIterator[AckStream]:
         """Send an event to everybody who is meant; inside the context, get the acknowledgements as they arrive::
 
             async with io.to("room").timeout(5).acks("question") as replies:
@@ -129,7 +141,7 @@ class Broadcasting(ABC):
         """
         operator = self._operator()
         namespace, options = operator.namespace, operator.options
-        packet = namespace.event_packet(event, args)
+        packet = namespace.event_packet(event_name(event), args)
         replies = AckStream(options.timeout)
         try:
             await namespace.adapter.broadcast_with_ack(packet, options, replies)
@@ -245,8 +257,13 @@ class SocketOperator:
         """Everybody but those in these rooms, and but this socket, with the flags so far."""
         return self.broadcast.except_(rooms)
 
-    async def emit(self, event: str | int, *args: Any) -> None:
+    @overload
+    async def emit(self, event: EventType[Any, *ArgsT], *args: *ArgsT) -> None: ...
+    @overload
+    async def emit(self, event: str | int, *args: Any) -> None: ...
+    async def emit(self, event: Any, *args: Any) -> None:  # type: ignore[misc]  # mypy does not see that Any takes *ArgsT
         """Send an event; see `Socket.emit`. A volatile one never waits."""
+        event = event_name(event)
         socket = self._socket
         if self._options.volatile:
             encoded = socket.encode_event(event, args, compress=self._options.compress)
@@ -256,20 +273,30 @@ class SocketOperator:
         else:
             await socket.send_event(event, args, self._options.compress)
 
-    def emit_nowait(self, event: str | int, *args: Any) -> None:
+    @overload
+    def emit_nowait(self, event: EventType[Any, *ArgsT], *args: *ArgsT) -> None: ...
+    @overload
+    def emit_nowait(self, event: str | int, *args: Any) -> None: ...
+    def emit_nowait(self, event: Any, *args: Any) -> None:  # type: ignore[misc]  # mypy does not see that Any takes *ArgsT
         """Send an event without waiting; see `Socket.emit_nowait`."""
+        event = event_name(event)
         socket = self._socket
         if self._options.volatile:
             socket.send_volatile(socket.encode_event(event, args, compress=self._options.compress), event, args)
         else:
             socket.send_event_nowait(event, args, self._options.compress)
 
-    async def emit_with_ack(self, event: str | int, *args: Any) -> Any:
+    @overload
+    async def emit_with_ack(self, event: EventType[AnswerT, *ArgsT], *args: *ArgsT) -> AnswerT: ...
+    @overload
+    async def emit_with_ack(self, event: str | int, *args: Any) -> Any: ...
+    async def emit_with_ack(self, event: Any, *args: Any) -> Any:  # type: ignore[misc]  # mypy does not see that Any takes *ArgsT
         """Send an event and wait for the acknowledgement; see `Socket.emit_with_ack`.
 
         Raises:
             AckTimeout: The `timeout` has passed.
         """
+        event = event_name(event)
         limit = self._options.timeout
         with trio.move_on_after(float("inf") if limit is None else limit):
             return await self._socket.ask(event, args, self._options)

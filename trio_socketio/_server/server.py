@@ -19,6 +19,7 @@ from .client_files import ClientFiles
 from .config import ServerConfig
 from .connection import Connection
 from .data import DataT
+from .event_types import AnswerT, ArgsT
 from .namespace import Namespace
 from .operator import Broadcasting
 from .parent import Parents, can_travel
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .._engine.contract import HttpLimits, Request, Response, Verdict
     from .._engine.session import Session
     from .config import ServerOptions
+    from .event_types import EventType, HandlerDecorator
     from .operator import BroadcastOperator
     from .parent import Matcher, NamespacePredicate, ParentNamespace
     from .socket import Socket
@@ -195,10 +197,12 @@ class Server(Broadcasting, Serving, Generic[DataT]):
         self.sockets.off(event, fn)
 
     @overload
+    def handle(self, event: EventType[AnswerT, *ArgsT], fn: None = None) -> HandlerDecorator[*ArgsT, AnswerT]: ...
+    @overload
     def handle(self, event: str | int, fn: None = None) -> Callable[[F], F]: ...
     @overload
     def handle(self, event: str | int, fn: F) -> F: ...
-    def handle(self, event: str | int, fn: F | None = None) -> Any:
+    def handle(self, event: Any, fn: Callable[..., Any] | None = None) -> Any:
         """Register a handler once, for an event of all sockets of the main namespace: see `Namespace.handle`."""
         return self.sockets.handle(event, fn)
 

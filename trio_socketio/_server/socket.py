@@ -14,6 +14,7 @@ from .._wire.packets import Packet, PacketType
 from .acks import EventAck, SingleAck, unpack
 from .catch_all import CatchAllListening
 from .data import DataT
+from .event_types import AnswerT, ArgsT, event_name
 from .events import Event, EventQueue
 from .handlers import ENDINGS, with_decoder
 from .handshake import Handshake
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .._wire.encoded import EncodedPacket
     from .acks import PendingAck
     from .connection import Connection
+    from .event_types import Decorator, EventType
     from .namespace import Namespace
     from .recovery import Passport
 
@@ -127,10 +129,12 @@ class Socket(CatchAllListening, Generic[DataT]):
     # Listening
 
     @overload
+    def on(self, event: EventType[AnswerT, *ArgsT], fn: None = None) -> Decorator[*ArgsT, AnswerT]: ...
+    @overload
     def on(self, event: str | int, fn: None = None) -> Callable[[F], F]: ...
     @overload
     def on(self, event: str | int, fn: F) -> F: ...
-    def on(self, event: str | int, fn: F | None = None) -> Any:
+    def on(self, event: Any, fn: Callable[..., Any] | None = None) -> Any:
         """Listen to an event of this client; as a decorator, or with the function.
 
         What the handler returns is the acknowledgement, if the client asked for one: None is one without arguments, a
@@ -144,6 +148,7 @@ class Socket(CatchAllListening, Generic[DataT]):
         Raises:
             TypeError: The function cannot be called with positional arguments, or has annotations without a meaning.
         """
+        event = event_name(event)
         if fn is None:
             return lambda fn: self.on(event, fn)
         self._listeners.on(event, fn)
@@ -151,11 +156,14 @@ class Socket(CatchAllListening, Generic[DataT]):
         return fn
 
     @overload
+    def once(self, event: EventType[AnswerT, *ArgsT], fn: None = None) -> Decorator[*ArgsT, AnswerT]: ...
+    @overload
     def once(self, event: str | int, fn: None = None) -> Callable[[F], F]: ...
     @overload
     def once(self, event: str | int, fn: F) -> F: ...
-    def once(self, event: str | int, fn: F | None = None) -> Any:
+    def once(self, event: Any, fn: Callable[..., Any] | None = None) -> Any:
         """Like `on`, for the next event of this name only."""
+        event = event_name(event)
         if fn is None:
             return lambda fn: self.once(event, fn)
         self._listeners.on(event, fn, once=True)
@@ -191,7 +199,11 @@ class Socket(CatchAllListening, Generic[DataT]):
 
     # Emitting
 
-    async def emit(self, event: str | int, *args: Any) -> None:
+    @overload
+    async def emit(self, event: EventType[Any, *ArgsT], *args: *ArgsT) -> None: ...
+    @overload
+    async def emit(self, event: str | int, *args: Any) -> None: ...
+    async def emit(self, event: Any, *args: Any) -> None:  # type: ignore[misc]  # mypy does not see that Any takes *ArgsT
         """Send an event to this client.
 
         Waits while more than half of the session's outbox is in use; the packet is queued when this returns, and leaves
@@ -207,17 +219,27 @@ class Socket(CatchAllListening, Generic[DataT]):
             SocketDisconnected: The socket has ended, and with ``connection_state_recovery``: its client cannot come
                 back any more.
         """
+        event = event_name(event)
         await self.send_event(event, args)
 
-    def emit_nowait(self, event: str | int, *args: Any) -> None:
+    @overload
+    def emit_nowait(self, event: EventType[Any, *ArgsT], *args: *ArgsT) -> None: ...
+    @overload
+    def emit_nowait(self, event: str | int, *args: Any) -> None: ...
+    def emit_nowait(self, event: Any, *args: Any) -> None:  # type: ignore[misc]  # mypy does not see that Any takes *ArgsT
         """Like `emit`, without waiting.
 
         Raises:
             trio.WouldBlock: The session's outbox has no room for it; nothing was queued.
         """
+        event = event_name(event)
         self.send_event_nowait(event, args)
 
-    async def emit_with_ack(self, event: str | int, *args: Any) -> Any:
+    @overload
+    async def emit_with_ack(self, event: EventType[AnswerT, *ArgsT], *args: *ArgsT) -> AnswerT: ...
+    @overload
+    async def emit_with_ack(self, event: str | int, *args: Any) -> Any: ...
+    async def emit_with_ack(self, event: Any, *args: Any) -> Any:  # type: ignore[misc]  # mypy does not see that Any takes *ArgsT
         """Send an event to this client, and wait for its acknowledgement.
 
         The time belongs to the caller: put it under `trio.move_on_after` or `trio.fail_after`. When cancelled, a late
@@ -229,6 +251,7 @@ class Socket(CatchAllListening, Generic[DataT]):
         Raises:
             SocketDisconnected: The socket has ended, or ends before it answers; at once, not at a timeout.
         """
+        event = event_name(event)
         return await self.ask(event, args, BroadcastOptions())
 
     async def ask(self, event: str | int, args: Sequence[Any], options: BroadcastOptions) -> Any:
