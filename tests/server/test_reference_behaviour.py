@@ -45,6 +45,7 @@ def test_recovery_is_by_default_for_two_minutes_and_without_the_middlewares() ->
     recovery = Server(connection_state_recovery=True).config.recovery
 
     assert recovery == ConnectionStateRecovery()
+    assert recovery is not None
     assert (recovery.max_disconnection_duration, recovery.skip_middlewares) == (120.0, True)
 
 
