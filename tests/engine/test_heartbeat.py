@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from trio_socketio._engine.heartbeat import Due, Heartbeat
+
 from ..wire_client import EioPolling, EioWebSocket, SessionLost, settle
 from .stage import on_both_transports, open_stage
 
@@ -194,3 +196,49 @@ async def test_many_large_messages_do_not_delay_pongs() -> None:
             else:
                 received += 1
         assert await stage.close_reason() is None
+
+
+# The clock by itself
+
+
+async def test_what_is_due_comes_in_the_order_of_its_deadlines_and_stays_due_until_they_are_moved() -> None:
+    heartbeat = Heartbeat(25, 20, client_pings=False)
+    due = [(await heartbeat.wait(), trio.current_time()) for _ in range(3)]
+    heartbeat.be_patient()
+    due.append((await heartbeat.wait(), trio.current_time()))
+    heartbeat.beat()
+    due.append((await heartbeat.wait(), trio.current_time()))
+    heartbeat.close_in(5)
+    due.append((await heartbeat.wait(), trio.current_time()))
+    assert due == [
+        (Due.PING, 25),
+        (Due.SILENCE, 45),
+        (Due.SILENCE, 45),
+        (Due.SILENCE, 65),
+        (Due.PING, 90),
+        (Due.CLOSE, 95),
+    ]
+
+
+async def test_client_that_pings_has_both_times_and_is_never_pinged() -> None:
+    heartbeat = Heartbeat(25, 20, client_pings=True)
+    assert await heartbeat.wait() is Due.SILENCE
+    assert trio.current_time() == 45
+
+
+@pytest.mark.parametrize(("close_in", "due"), [(1000, (Due.PING, 20 + 25)), (5, (Due.CLOSE, 20 + 5))])
+async def test_deadlines_may_be_moved_in_both_directions_while_they_are_waited_for(
+    close_in: float, due: tuple[Due, float]
+) -> None:
+    heartbeat = Heartbeat(25, 20, client_pings=False)
+    found: list[tuple[Due, float]] = []
+
+    async def wait() -> None:
+        found.append((await heartbeat.wait(), trio.current_time()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.sleep(20)
+        heartbeat.beat()
+        heartbeat.close_in(close_in)
+    assert found == [due]

@@ -80,6 +80,7 @@ def test_what_the_client_is_told_must_be_something_that_can_be_told(name: str) -
         ({"transports": "webtransport"}, ValueError, "no such transport"),
         ({"max_http_buffer_size": 1e6}, ValueError, "whole number"),
         ({"allow_request": True}, TypeError, "allow_request"),
+        ({"initial_packet": 5}, TypeError, "initial_packet must be text or bytes, not 5"),
         ({"cookie": 7}, TypeError, "cookie"),
         ({"cors": True}, TypeError, "cors"),
         ({"cors": "example.com"}, ValueError, "not an origin"),

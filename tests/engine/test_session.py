@@ -138,7 +138,7 @@ async def test_bytes_like_messages_are_copied() -> None:
     async with open_stage() as stage:
         client = await stage.net.engine_websocket()
         data = bytearray(b"abc")
-        await stage.session.send(data)  # type: ignore[arg-type]
+        await stage.session.send(data)
         data[:] = b"xyz"
         assert await client.recv() == b"abc"
 

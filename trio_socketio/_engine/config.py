@@ -164,6 +164,8 @@ class EngineConfig:
         for transport in self.transports:
             if transport not in TRANSPORTS:
                 raise ValueError(f"no such transport: {transport!r} (there are 'polling' and 'websocket')")
+        if not isinstance(self.initial_packet, (str, bytes, type(None))):
+            raise TypeError(f"initial_packet must be text or bytes, not {self.initial_packet!r}")
         if self.allow_request is not None and not callable(self.allow_request):
             raise TypeError("allow_request must be a function of the request")
 

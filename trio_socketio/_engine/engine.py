@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import contextvars
-import enum
 import logging
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import trio
-
-from .._errors import HandshakeRefused, NotRunning, plain_exceptions
-from .._frontends.serving import Serving
+from .._errors import HandshakeRefused, NotRunning
 from .._listeners import Listeners
 from .._wire.encoded import EncodedPacket
 from .._wire.engine_packets import encode_open
 from .._wire.phases import Phase
 from .compression import Compressor
 from .config import EngineConfig
-from .contract import Headers, Response
-from .flusher import Flusher
+from .contract import Response
 from .handshake import UNKNOWN_SID, choose_dialect, error_response, generate_id, new_id, run_middlewares, verify
+from .life import Life, State
 from .polling import answer_poll, serve_poll, serve_post
 from .proxies import see_through_proxies
 from .session import FORCED_CLOSE, Session
 from .websocket import ProbeAcceptance, RefusingAcceptance, SessionAcceptance
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from typing import Self
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Unpack
 
@@ -42,19 +36,9 @@ M = TypeVar("M", bound="Middleware")
 
 #: Every this many requests with unknown session ids, one line in the log.
 UNKNOWN_SIDS_PER_WARNING = 25
-#: Seconds for polls that were pending at the close to be told of it; then the connections are cut.
-LAST_ANSWERS = 1.0
 
 
-class State(enum.Enum):
-    """The life of an engine: STOPPED, RUNNING, maybe DRAINING, STOPPED; it may run again."""
-
-    STOPPED = "not running"
-    RUNNING = "running"
-    DRAINING = "draining"
-
-
-class Engine(Serving):
+class Engine(Life):
     """An Engine.IO server: sessions over HTTP long-polling and WebSocket.
 
     Used on its own, it gives each new `Session`, a `trio.abc.Channel` of messages, to its ``connection`` listeners::
@@ -83,9 +67,9 @@ class Engine(Serving):
     """
 
     def __init__(self, **options: Unpack[EngineOptions]) -> None:
+        super().__init__()
         self.config: EngineConfig = EngineConfig.from_options(options)
         self.generate_id: GenerateId = lambda request: new_id()
-        self.sessions: dict[str, Session] = {}
         self._listeners = Listeners(
             {"connection": 1, "connection_error": 1, "initial_headers": 2, "headers": 2},
             sync_only=("connection_error", "initial_headers", "headers"),
@@ -97,13 +81,7 @@ class Engine(Serving):
             self._middlewares.append(cors.apply)
         compression = self.config.http_compression
         self._compressor = None if compression is None else Compressor(compression)
-        self._state = State.STOPPED
-        self._nursery: trio.Nursery | None = None
-        self._context = contextvars.copy_context()
-        self._flusher = Flusher()
-        self._empty = trio.Event()
         self._unknown_sids = 0
-        self._warned = False
         self._configure: Callable[[Session], None] | None = None
 
     def on_session(self, configure: Callable[[Session], None]) -> None:
@@ -151,17 +129,7 @@ class Engine(Serving):
         self._middlewares.append(middleware)
         return middleware
 
-    # Life
-
-    @property
-    def clients_count(self) -> int:
-        """How many sessions are open."""
-        return len(self.sessions)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether sessions are served."""
-        return self._state is not State.STOPPED
+    # What front ends ask
 
     @property
     def http_limits(self) -> HttpLimits:
@@ -172,88 +140,6 @@ class Engine(Serving):
     def static_files(self) -> Any:
         """The option of this name."""
         return self.config.static_files
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Self]:
-        """The engine's life: inside this context it serves, and every session ends with it (``forced close``).
-
-        Raises:
-            RuntimeError: It is running already.
-        """
-        if self._state is not State.STOPPED:
-            raise RuntimeError("it is running already")
-        self._warned = False
-        with plain_exceptions():
-            async with trio.open_nursery() as nursery:
-                self._nursery, self._state = nursery, State.RUNNING
-                self._context = contextvars.copy_context()
-                self._flusher = Flusher()
-                nursery.start_soon(self._flusher.run)
-                try:
-                    yield self
-                finally:
-                    self._nursery, self._state = None, State.STOPPED
-                    for session in list(self.sessions.values()):
-                        session.close(discard=True)
-                    nursery.cancel_scope.cancel()
-
-    def start_soon(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Start a task that is cancelled when the engine stops.
-
-        Raises:
-            NotRunning: It has stopped.
-        """
-        if self._nursery is None:
-            raise NotRunning("a task needs a running engine")
-        self._context.run(self._nursery.start_soon, fn, *args)
-
-    def raise_soon(self, error: Exception) -> None:
-        """Let an exception leave through `running`."""
-        if self._nursery is not None:
-            self._nursery.start_soon(_raise, error)
-
-    async def close(self) -> None:
-        """Close all sessions at once (``forced close``); what was queued is lost. Returns when they are over."""
-        sessions = list(self.sessions.values())
-        polled = any(session.poll for session in sessions)
-        for session in sessions:
-            session.close(discard=True)
-        try:
-            await trio.lowlevel.checkpoint()
-            for session in sessions:
-                await session.ended.wait()
-            if polled:
-                with trio.move_on_after(LAST_ANSWERS):
-                    await self.wait_answered()
-        finally:
-            self.stop_serving()
-
-    async def drain(self, deadline: float) -> None:
-        """Take no new sessions, close the open ones gracefully, and wait for them.
-
-        Args:
-            deadline: Seconds from now; then what is left is closed at once. When cancelled, likewise.
-        """
-        if self._state is State.STOPPED:
-            raise NotRunning("drain() needs a running engine")
-        self._state = State.DRAINING
-        for session in list(self.sessions.values()):
-            session.close()
-        try:
-            with trio.move_on_after(deadline):
-                await self.wait_empty()
-                await self.wait_answered()
-        finally:
-            for session in list(self.sessions.values()):
-                session.close(discard=True)
-
-    async def wait_empty(self) -> None:
-        """Wait until no session is open."""
-        await trio.lowlevel.checkpoint()
-        while self.sessions:
-            if self._empty.is_set():
-                self._empty = trio.Event()
-            await self._empty.wait()
 
     # Requests: the engine as an Application
 
@@ -375,7 +261,7 @@ class Engine(Serving):
         )
         if self._configure is not None:
             self._configure(session)
-        self._context.run(self._nursery.start_soon, session.run)
+        self.start_soon(session.run)
         return session
 
     def _opening(self, session: Session) -> list[EncodedPacket]:
@@ -410,12 +296,6 @@ class Engine(Serving):
         with _closing_on_failure(session):
             await fn(session)
 
-    def _forget(self, session: Session) -> None:
-        if self.sessions.get(session.id) is session:
-            del self.sessions[session.id]
-        if not self.sessions:
-            self._empty.set()
-
     def _refuse(self, error: HandshakeRefused, *, upgrade: bool) -> Response:
         if error.code == UNKNOWN_SID:
             if self._unknown_sids % UNKNOWN_SIDS_PER_WARNING == UNKNOWN_SIDS_PER_WARNING - 1:
@@ -426,12 +306,6 @@ class Engine(Serving):
             self._unknown_sids += 1
         self._listeners.call_sync("connection_error", error)
         return error_response(error, upgrade=upgrade)
-
-    def _unavailable(self) -> Response:
-        if self._state is State.STOPPED and not self._warned:
-            logger.error("a request came in, but the server is not running: enter `async with io.running()` first")
-            self._warned = True
-        return Response(503, b"the server is not running", Headers([("content-type", "text/plain")]))
 
 
 @contextmanager
@@ -447,7 +321,3 @@ def _add_headers(response: Response, request: Request) -> Response:
     for name, value in request.response_headers.multi_items():
         response.headers.add(name, value)
     return response
-
-
-async def _raise(error: Exception) -> None:
-    raise error

@@ -24,21 +24,26 @@ if TYPE_CHECKING:
 GONE = "poll connection closed prematurely"
 
 
-def payload_response(session: Session, packets: list[EncodedPacket]) -> Response:
-    """The answer to a GET. If it cannot be written, the client has lost packets, and the session ends."""
-    body, content_type = session.dialect.encode_body(packets)
+def _headers(request: Request, content_type: str) -> Headers:
+    """What the answers of a session have: no cache keeps them, and no Internet Explorer takes them for an attack."""
     headers = Headers([("content-type", content_type), ("cache-control", "no-store")])
-    agent = session.request.headers.get("user-agent", "")
+    agent = request.headers.get("user-agent", "")
     if ";MSIE" in agent or "Trident/" in agent:
         headers.add("x-xss-protection", "0")
-    return Response(200, body, headers, on_lost=lambda: session.finish(TRANSPORT_ERROR, GONE))
+    return headers
 
 
 async def answer_poll(
     session: Session, request: Request, packets: list[EncodedPacket], compressor: Compressor | None
 ) -> Response:
-    """The same, compressed where that is wanted, and worth it, and the client can read it."""
-    response = payload_response(session, packets)
+    """The answer to a GET, compressed where that is wanted, and worth it, and the client can read it.
+
+    If it cannot be written, the client has lost packets, and the session ends.
+    """
+    body, content_type = session.dialect.encode_body(packets)
+    response = Response(
+        200, body, _headers(request, content_type), on_lost=lambda: session.finish(TRANSPORT_ERROR, GONE)
+    )
     if (
         compressor is not None
         and len(response.body) >= compressor.threshold
@@ -113,4 +118,4 @@ async def _take_payload(session: Session, request: Request, limit: int, octets: 
     session.end_batch()
     if session.paused:
         await session.resumed()
-    return Response(200, b"ok", Headers([("content-type", "text/html"), ("cache-control", "no-store")]))
+    return Response(200, b"ok", _headers(request, "text/html"))

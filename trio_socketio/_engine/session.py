@@ -1,4 +1,4 @@
-"""One client's Engine.IO session: its phase, its heartbeat, what waits to be sent, and its nursery.
+"""One client's Engine.IO session: its phase, its transports, what waits to be sent, and its nursery.
 
 State changes are synchronous: every method that is not ``async`` decides and acts in one block, so nothing can come
 between. Two things leave a session: calls down to its transport (a pending poll, or a `WebSocket`), and calls up to its
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import logging
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -18,6 +17,7 @@ from .._errors import RemoteProtocolError, SessionClosed
 from .._wire.encoded import CLOSE, NOOP, PING, PONG, EncodedPacket
 from .._wire.engine_packets import EnginePacket, EnginePacketType
 from .._wire.phases import Change, Phase, next_phase
+from .heartbeat import Due, Heartbeat
 from .outbox import Outbox
 from .sinks import Inbox
 
@@ -79,11 +79,9 @@ class Session(trio.abc.Channel["str | bytes"]):
 
     # fmt: off
     __slots__ = (
-        "_alarm", "_client_pings", "_close_by", "_config", "_context", "_description", "_flow", "_flusher",
-        "_on_closed", "_outbox", "_patience", "_ping_at", "_pong_by", "_resumed", "_sink", "_writable",
-        "closed_because", "dialect", "ended", "id",
-        "nursery", "phase", "poll", "post", "probe", "remote_address", "request", "started", "websocket",
-        "websocket_scope",
+        "_config", "_context", "_description", "_flow", "_flusher", "_heartbeat", "_on_closed", "_outbox", "_resumed",
+        "_sink", "_writable", "closed_because", "dialect", "ended", "id", "nursery", "phase", "poll", "post", "probe",
+        "remote_address", "request", "started", "websocket", "websocket_scope",
     )
     # fmt: on
 
@@ -125,24 +123,25 @@ class Session(trio.abc.Channel["str | bytes"]):
         self._flow = Flow.IDLE
         self._writable: trio.lowlevel.ParkingLot | None = None
         self._resumed: trio.Event | None = None
-        self._alarm: trio.CancelScope | None = None
-        # The server pings, or, in the older revision of the protocol, the client does, and has this long for the next.
-        self._client_pings = dialect.heartbeat is EnginePacketType.PING
-        self._patience = config.ping_timeout + (config.ping_interval if self._client_pings else 0)
-        self._ping_at = inf if self._client_pings else trio.current_time() + config.ping_interval
-        self._pong_by = trio.current_time() + self._patience if self._client_pings else inf
-        self._close_by = inf
+        self._heartbeat = Heartbeat(
+            config.ping_interval, config.ping_timeout, client_pings=dialect.heartbeat is EnginePacketType.PING
+        )
         self._description: str | None = None
 
     # The channel
 
-    async def send(self, value: str | bytes) -> None:
+    async def send(self, value: str | bytes | bytearray | memoryview, *, compress: bool = True) -> None:
         """Send a message, after waiting while more than half of the outbox is in use.
+
+        Args:
+            value: Text or bytes. What is like bytes is copied.
+            compress: False leaves it as it is where the transport would compress it.
 
         Raises:
             SessionClosed: The session is closed, or closing.
+            EncodeError: It is neither text nor bytes, or a text that has no UTF-8.
         """
-        packet = EncodedPacket.message(value)
+        packet = EncodedPacket.message(value, compress)
         await self.wait_writable(packet)
         if not self.write(packet):
             raise SessionClosed(self._reason())
@@ -185,10 +184,10 @@ class Session(trio.abc.Channel["str | bytes"]):
             if not self._outbox and self._flow is Flow.IDLE and (self.websocket is not None or self.poll is not None):
                 self.finish(FORCED_CLOSE, description)
             else:
+                # A probing WebSocket stays: its client may have stopped polling, to collect the rest there.
                 self._description = description
                 self.phase = next_phase(self.phase, Change.CLOSE)
-                self._close_by = trio.current_time() + self._config.close_timeout
-                self._set_alarm()
+                self._heartbeat.close_in(self._config.close_timeout)
 
     @property
     def protocol(self) -> int:
@@ -297,13 +296,17 @@ class Session(trio.abc.Channel["str | bytes"]):
             and (self.websocket is not None or self.poll is not None)
         )
 
+    def must_wait(self, packet: EncodedPacket) -> bool:
+        """Whether `wait_writable` has something to wait for."""
+        return self.phase.open and (self._outbox.above_high_water or not self._outbox.fits(packet))
+
     async def wait_writable(self, packet: EncodedPacket) -> None:
         """Wait until no more than half of the outbox is in use, and a unit fits into it.
 
         Always a checkpoint; returns at once after the close.
         """
         await trio.lowlevel.checkpoint()
-        while self.phase.open and (self._outbox.above_high_water or not self._outbox.fits(packet)):
+        while self.must_wait(packet):
             if self._writable is None:
                 self._writable = trio.lowlevel.ParkingLot()
             await self._writable.park()
@@ -387,9 +390,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         if self._resumed is not None:
             self._resumed.set()
             self._resumed = None
-            if self._pong_by != inf:  # the pong is behind what we did not read
-                self._pong_by = trio.current_time() + self._patience
-                self._set_alarm()
+            self._heartbeat.be_patient()  # the sign of life is behind what we did not read
 
     def end_batch(self) -> None:
         """Write the replies to what has just been read."""
@@ -425,39 +426,25 @@ class Session(trio.abc.Channel["str | bytes"]):
         elif packet.type in (EnginePacketType.PING, EnginePacketType.PONG):
             self.finish(TRANSPORT_ERROR, "invalid heartbeat direction")
 
-    # The heartbeat (Engine.IO protocol, "heartbeat": the server pings; in revision 3 the client does)
+    # The heartbeat
 
     def _on_heartbeat(self) -> None:
-        now = trio.current_time()
-        if self._client_pings:
-            self._pong_by = now + self._patience
+        self._heartbeat.beat()
+        if self.dialect.heartbeat is EnginePacketType.PING:
             self.write(PONG)
-        else:
-            self._ping_at = now + self._config.ping_interval
-            self._pong_by = inf
-        self._set_alarm()
+        self._sink.on_heartbeat()
 
     async def _keep_alive(self) -> None:
         while True:
-            with trio.CancelScope() as self._alarm:
-                self._set_alarm()
-                await trio.sleep_forever()
-            now = trio.current_time()
-            if now >= self._close_by:
-                self.finish(FORCED_CLOSE)
-            elif now >= self._pong_by:
-                if self.paused:
-                    self._pong_by = now + self._patience  # the sign of life waits behind what we do not read
-                else:
-                    self.finish(PING_TIMEOUT)
-            elif now >= self._ping_at:
-                self._ping_at = inf
-                self._pong_by = now + self._config.ping_timeout
+            due = await self._heartbeat.wait()
+            if due is Due.PING:
                 self.write(PING)
-
-    def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.deadline = min(self._ping_at, self._pong_by, self._close_by)
+            elif due is Due.CLOSE:
+                self.finish(FORCED_CLOSE)
+            elif self.paused:
+                self._heartbeat.be_patient()  # the sign of life waits behind what we do not read
+            else:
+                self.finish(PING_TIMEOUT)
 
     # The upgrade (Engine.IO protocol, "transport upgrading")
 
@@ -473,9 +460,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         self.probe = None
         if self.poll is not None:
             self._answer_poll([CLOSE])
-        if self._pong_by != inf:  # a ping in flight on the old transport must not end the session
-            self._pong_by = trio.current_time() + self._patience
-            self._set_alarm()
+        self._heartbeat.be_patient()  # a ping in flight on the old transport must not end the session
         self.carry(websocket, scope, flow)
 
     def carry(self, websocket: WebSocket, scope: trio.CancelScope, flow: Flow = Flow.IDLE) -> None:

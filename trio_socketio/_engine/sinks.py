@@ -27,6 +27,9 @@ class Sink(Protocol):
     def on_message(self, message: str | bytes) -> None:
         """One message from the client; never raises for what a client may send."""
 
+    def on_heartbeat(self) -> None:
+        """The client has given a sign of life."""
+
     def on_close(self, reason: str, description: str | None) -> None:
         """The session has closed, just now; its tasks are about to be cancelled."""
 
@@ -57,6 +60,9 @@ class Inbox:
     def on_message(self, message: str | bytes) -> None:
         self._messages.append(message)
         self._waiting.unpark()
+
+    def on_heartbeat(self) -> None:
+        pass
 
     def on_close(self, reason: str, description: str | None) -> None:
         self._waiting.unpark_all()

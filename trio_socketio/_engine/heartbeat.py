@@ -1,0 +1,77 @@
+"""The clock of a session: when to ping, how long its client may be silent, and how long a goodbye may take.
+
+Engine.IO protocol, "heartbeat": the server pings, and the client answers; in revision 3 it is the other way round. One
+alarm is set for the first of the deadlines; moving them wakes nobody. What is to be done, the session decides.
+"""
+
+from __future__ import annotations
+
+import enum
+from math import inf
+
+import trio
+
+
+class Due(enum.Enum):
+    """What it is time for."""
+
+    PING = "a ping; from now on its answer is waited for"
+    SILENCE = "nothing was heard of the client for too long"
+    CLOSE = "the client has not collected the goodbye"
+
+
+class Heartbeat:
+    """The deadlines of one session.
+
+    Args:
+        interval: Seconds between a sign of life and the next ping.
+        timeout: Seconds that a ping may stay unanswered.
+        client_pings: The client sends the pings, and has both times for the next.
+    """
+
+    __slots__ = ("_alarm", "_client_pings", "_close_at", "_interval", "_patience", "_ping_at", "_pong_by")
+
+    def __init__(self, interval: float, timeout: float, *, client_pings: bool) -> None:
+        self._client_pings = client_pings
+        self._interval = interval
+        self._patience = interval + timeout if client_pings else timeout
+        self._alarm: trio.CancelScope | None = None
+        self._close_at = inf
+        self.beat()
+
+    def beat(self) -> None:
+        """A sign of life: everything begins anew."""
+        now = trio.current_time()
+        self._ping_at = inf if self._client_pings else now + self._interval
+        self._pong_by = now + self._patience if self._client_pings else inf
+        self._set_alarm()
+
+    def be_patient(self) -> None:
+        """Give a client whose sign of life is due all of its time again; one that owes nothing has it anyway."""
+        if self._pong_by != inf:
+            self._pong_by = trio.current_time() + self._patience
+            self._set_alarm()
+
+    def close_in(self, seconds: float) -> None:
+        """Let a goodbye take so long."""
+        self._close_at = trio.current_time() + seconds
+        self._set_alarm()
+
+    async def wait(self) -> Due:
+        """Wait until something is due. It is said once; but for PING, it stays due until a deadline is moved."""
+        while True:
+            with trio.CancelScope() as self._alarm:
+                self._set_alarm()
+                await trio.sleep_forever()
+            now = trio.current_time()
+            if now >= self._close_at:
+                return Due.CLOSE
+            if now >= self._pong_by:
+                return Due.SILENCE
+            if now >= self._ping_at:
+                self._ping_at, self._pong_by = inf, now + self._patience
+                return Due.PING
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.deadline = min(self._ping_at, self._pong_by, self._close_at)
