@@ -20,6 +20,12 @@ mistake never closes a peer's connection without saying so.
     ├── SocketDisconnected             the socket has ended (also a trio.BrokenResourceError)
     ├── SessionClosed                  the Engine.IO session has ended (also a trio.BrokenResourceError)
     ├── AckTimeout                     answers are missing at the deadline (also a trio.TooSlowError)
+    ├── RedisError                     whatever goes wrong with Redis
+    │   ├── RedisReplyError            the server answered a command with an error
+    │   ├── RedisConnectionLost        there is no connection, or it broke before the answer (also a ConnectionError)
+    │   │   └── RedisUnavailable       ... or it could not be made at the start; names the address
+    │   ├── RedisBufferFull            more was submitted than the server takes (also a trio.WouldBlock)
+    │   └── RedisProtocolError         what the server sent is not its protocol
     └── NotRunning                     used outside ``async with io.running()`` (also a RuntimeError)
 """
 
@@ -172,12 +178,50 @@ class AckTimeout(TrioSocketIOError, trio.TooSlowError):
     Attributes:
         responses: The answers that did arrive, in the order of their arrival.
         missing: How many, at least, did not.
+        servers: The names of other servers that did not answer, as far as they are known.
     """
 
-    def __init__(self, responses: Sequence[Any] = (), missing: int = 1) -> None:
-        super().__init__(f"operation has timed out: {len(responses)} answers arrived, {missing} did not")
+    def __init__(self, responses: Sequence[Any] = (), missing: int = 1, servers: Sequence[str] = ()) -> None:
+        silent = f" (silent: {', '.join(servers)})" if servers else ""
+        super().__init__(f"operation has timed out: {len(responses)} answers arrived, {missing} did not{silent}")
         self.responses: list[Any] = list(responses)
         self.missing = missing
+        self.servers: tuple[str, ...] = tuple(servers)
+
+
+class RedisError(TrioSocketIOError):
+    """Something went wrong with Redis; what exactly, the subclasses say."""
+
+
+class RedisReplyError(RedisError):
+    """The server answered a command with an error.
+
+    Attributes:
+        code: The error's first word, such as ``ERR`` or ``WRONGTYPE``.
+    """
+
+    @property
+    def code(self) -> str:
+        return str(self).partition(" ")[0]
+
+
+class RedisConnectionLost(RedisError, ConnectionError):
+    """There is no connection to Redis, or it broke before the answer came.
+
+    In the second case nobody knows whether the server has executed the command. It is never sent again by itself.
+    """
+
+
+class RedisUnavailable(RedisConnectionLost):
+    """Redis could not be used when the client started; the text names the address and the reason."""
+
+
+class RedisBufferFull(RedisError, trio.WouldBlock):
+    """The server takes commands slower than they come; this one was not sent."""
+
+
+class RedisProtocolError(RedisError):
+    """What came from the server is not its protocol; the connection it came on is given up."""
 
 
 class NotRunning(TrioSocketIOError, RuntimeError):

@@ -57,10 +57,14 @@ class EncodedPacket:
         to a client on long-polling. JSON never contains it.
 
         Raises:
-            EncodeError: The text has a lone surrogate, and so no UTF-8.
+            EncodeError: It is neither text nor bytes, or the text has a lone surrogate, and so no UTF-8.
         """
         if not isinstance(message, str):
-            return cls(None, (bytes(message),), compress)
+            try:
+                content = message if type(message) is bytes else bytes(memoryview(message))  # bytes(5) is five zeros
+            except TypeError:
+                raise EncodeError(f"a message is text or bytes, not {type(message).__name__}") from None
+            return cls(None, (content,), compress)
         try:
             return cls(b"4" + message.encode(), (), compress)
         except UnicodeEncodeError as error:

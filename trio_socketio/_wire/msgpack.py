@@ -37,9 +37,9 @@ from .packets import Packet, PacketType
 from .parser import Decoder, Parser, check_packet_untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _JAVASCRIPT = 0  # the extension code of all that is JavaScript's own
 
@@ -47,7 +47,7 @@ _TYPES = {int(packet_type): packet_type for packet_type in PacketType}
 #: What msgpack encodes as it is; subclasses are looked at more closely.
 _PLAIN = frozenset({str, int, float, bool, type(None), bytes, bytearray})
 #: First bytes of arrays and maps.
-_CONTAINERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
+CONTAINERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
 
 
 class MsgpackParser(Parser):
@@ -109,7 +109,7 @@ class MsgpackParser(Parser):
         if isinstance(value, memoryview):
             return bytes(value)
         if isinstance(value, datetime) and value.utcoffset() is not None:
-            milliseconds = (value - _EPOCH) // _MILLISECOND
+            milliseconds = (value - EPOCH) // _MILLISECOND
             return self._extension(_JAVASCRIPT, milliseconds.to_bytes(8, "big", signed=True))
         if kind is UUID:
             return str(value)
@@ -142,18 +142,7 @@ class _MsgpackDecoder(Decoder):
         return packet
 
     def _unpack_untrusted(self, message: bytes) -> dict[str, Any]:
-        forms = _extension_forms(message)
-
-        def revive(code: int, data: bytes) -> Any:
-            is_fixed = next(forms)
-            if code != _JAVASCRIPT:
-                raise ValueError("unknown extension")
-            if is_fixed and len(data) == 1:
-                return None
-            if is_fixed and len(data) == 8:
-                return _EPOCH + int.from_bytes(data, "big", signed=True) * _MILLISECOND
-            return data
-
+        revive = extension_reviver(message)
         try:
             fields = self._unpack(message, ext_hook=revive, object_hook=_check_keys, timestamp=3)
         except (ValueError, OverflowError, RecursionError):
@@ -161,9 +150,26 @@ class _MsgpackDecoder(Decoder):
         if type(fields) is not dict:
             raise RemoteProtocolError("invalid payload")
         # No message is nested deeper than it has bytes that could begin a container; so few of them need to be walked.
-        if len(message) - len(message.translate(None, _CONTAINERS)) > MAX_DEPTH:
+        if len(message) - len(message.translate(None, CONTAINERS)) > MAX_DEPTH:
             check_depth_untrusted(fields.get("data"))
         return fields
+
+
+def extension_reviver(message: bytes) -> Callable[[int, bytes], Any]:
+    """What turns the extensions of a message, in order, into values; it raises a `ValueError` for unknown ones."""
+    forms = _extension_forms(message)
+
+    def revive(code: int, data: bytes) -> Any:
+        is_fixed = next(forms)
+        if code != _JAVASCRIPT:
+            raise ValueError("unknown extension")
+        if is_fixed and len(data) == 1:
+            return None
+        if is_fixed and len(data) == 8:
+            return EPOCH + int.from_bytes(data, "big", signed=True) * _MILLISECOND
+        return data
+
+    return revive
 
 
 def _check_keys(value: dict[Any, Any]) -> dict[str, Any]:

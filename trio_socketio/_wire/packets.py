@@ -42,6 +42,9 @@ RESERVED_EVENTS = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 )
 
+#: The listeners of a namespace hear of its life under these names, so no server may emit them to another.
+RESERVED_SERVER_EVENTS = frozenset({"connect", "connection", "new_namespace"})
+
 
 def check_event_name(name: object) -> None:
     """Check the name of an event that an application wants to emit.
