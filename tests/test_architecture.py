@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "_listeners": (),
     "_wire": ("_wire",),
     "_engine": ("_engine", "_wire", "_listeners"),
-    "_engine.engine": ("_engine", "_wire", "_listeners", "_frontends.serving"),
+    "_engine.life": ("_engine", "_wire", "_listeners", "_frontends.serving"),
     "_redis": ("_redis",),
     "_adapters": ("_adapters", "_wire", "_listeners", "_redis"),
     "_server": ("_server", "_engine", "_adapters", "_wire", "_listeners"),
@@ -237,13 +237,16 @@ def test_what_is_exported_exists_and_is_documented(name: str) -> None:
         (Source("_wire.frames", "from trio_socketio import Server"), 1),
         (Source("_engine.session", "from .._server.connection import Connection"), 1),
         (Source("_engine.session", "from .._frontends import serving"), 1),
-        (Source("_engine.engine", "from .._frontends.lane import Lane"), 1),
+        (Source("_engine.life", "from .._frontends.lane import Lane"), 1),
         (
             Source(
                 "_adapters.memory", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  from .._server import x"
             ),
             3,
         ),
+        (Source("_redis.client", "from .._listeners import Listeners"), 1),
+        (Source("_redis.client", "from .._adapters.contract import Adapter"), 1),
+        (Source("_server.server", "from .._redis.client import Redis"), 1),
         (Source("_server.socket", "def f() -> None:\n  from .._frontends.serving import Listening"), 2),
         (Source("_frontends.asgi", "from .._engine.session import Session"), 1),
         (Source("_frontends.asgi", "from .._engine import session"), 1),
@@ -262,7 +265,9 @@ def test_an_arrow_that_points_the_wrong_way_is_found(source: Source, line: int) 
     [
         Source("_wire.encoded", "from .frames import encode_frame\nfrom .._errors import EncodeError\nimport base64"),
         Source("_wire", "from . import frames\nfrom .encoded import PING", is_package=True),
-        Source("_engine.engine", "from .._frontends.serving import Listening\nfrom . import contract"),
+        Source("_redis.client", "from .commands import Commands\nfrom .._errors import RedisError\nimport trio"),
+        Source("_adapters.redis", "from .._redis.client import Redis"),
+        Source("_engine.life", "from .._frontends.serving import Listening\nfrom . import contract"),
         Source("_frontends.asgi", "from .._engine.contract import Request\nfrom .._engine import contract"),
         Source("_cli", "from . import Server, engineio\nfrom ._errors import NotRunning"),
         Source(

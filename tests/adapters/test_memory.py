@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from trio_socketio._adapters.answers import AckStream
 from trio_socketio._wire.encoded import EncodedPacket
 from trio_socketio._wire.packets import Packet, PacketType
 from trio_socketio.abc import BroadcastOptions, MemoryAdapter, SocketDetails
@@ -57,20 +58,15 @@ class Directory:
     def details(self, id: str) -> SocketDetails:
         return SocketDetails(id)
 
+    def begin_disconnect(self, ids: Sequence[str], close: bool) -> None:
+        raise AssertionError("there are no other servers")
+
     async def disconnect(self, ids: Sequence[str], close: bool) -> None:
         self.disconnected.append((list(ids), close))
         await trio.lowlevel.checkpoint()
 
     def on_server_side_emit(self, args: Sequence[Any], answer: Callable[[Any], None] | None) -> None:
         raise AssertionError("there are no other servers")
-
-
-class Asked:
-    def register(self, table: dict[int, Any], id: int) -> None:
-        raise AssertionError("it is the directory that registers")
-
-    def all_asked(self) -> None:
-        raise AssertionError("it is the directory that knows")
 
 
 def listen(adapter: MemoryAdapter) -> list[tuple[str, ...]]:
@@ -429,8 +425,8 @@ async def test_a_question_is_handed_over_once_even_for_nobody() -> None:
     adapter = MemoryAdapter(directory)
     await adapter.add_all("a", ["r"])
 
-    await adapter.broadcast_with_ack(PACKET, options(["r"]), Asked())
-    await adapter.broadcast_with_ack(PACKET, options(["s"]), Asked())
+    await adapter.broadcast_with_ack(PACKET, options(["r"]), AckStream(1))
+    await adapter.broadcast_with_ack(PACKET, options(["s"]), AckStream(1))
 
     assert directory.asked == [["a"], []]
 
@@ -452,16 +448,14 @@ OPERATIONS: dict[str, Callable[[MemoryAdapter], Awaitable[object]]] = {
     "add_all": lambda adapter: adapter.add_all("a", ["new"]),
     "delete": lambda adapter: adapter.delete("a", "r"),
     "broadcast": lambda adapter: adapter.broadcast(PACKET, ENCODED, options()),
-    "broadcast_with_ack": lambda adapter: adapter.broadcast_with_ack(PACKET, options(), Asked()),
+    "broadcast_with_ack": lambda adapter: adapter.broadcast_with_ack(PACKET, options(), AckStream(1)),
     "add_sockets": lambda adapter: adapter.add_sockets(options(), ["new"]),
     "delete_sockets": lambda adapter: adapter.delete_sockets(options(), ["r"]),
     "disconnect_sockets": lambda adapter: adapter.disconnect_sockets(options(), False),
     "fetch_sockets": lambda adapter: adapter.fetch_sockets(options()),
     "server_side_emit": lambda adapter: adapter.server_side_emit(["x"]),
-    "server_side_emit_with_ack": lambda adapter: adapter.server_side_emit_with_ack(["x"], None),
+    "server_side_emit_with_ack": lambda adapter: adapter.server_side_emit_with_ack(["x"], AckStream(1)),
     "server_count": lambda adapter: adapter.server_count(),
-    "start": lambda adapter: adapter.start(),
-    "close": lambda adapter: adapter.close(),
 }
 
 
@@ -510,5 +504,7 @@ async def test_a_single_server_emits_to_no_other_server_and_gets_no_answers() ->
 
     await adapter.server_side_emit(["x"])
 
-    assert await adapter.server_side_emit_with_ack(["x"], None) == []
+    answers = AckStream(1)
+    await adapter.server_side_emit_with_ack(["x"], answers)
+    assert [answer async for answer in answers] == []
     assert await adapter.server_count() == 1

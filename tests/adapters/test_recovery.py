@@ -62,6 +62,9 @@ class Directory:
     def details(self, id: str) -> SocketDetails:
         return SocketDetails(id)
 
+    def begin_disconnect(self, ids: Sequence[str], close: bool) -> None:
+        raise AssertionError("there are no other servers")
+
     async def disconnect(self, ids: Sequence[str], close: bool) -> None:
         raise AssertionError("nobody is disconnected here")
 
@@ -436,7 +439,10 @@ async def test_a_socket_that_does_not_come_back_leaves_nothing() -> None:
 
 async def test_closing_forgets_everything() -> None:
     place, _ = await place_with_one_away()
-    await place.adapter.close()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(place.adapter.run)
+        assert place.adapter.kept() != (0, 0, 0)
+        nursery.cancel_scope.cancel()
     assert place.adapter.kept() == (0, 0, 0)
 
 

@@ -286,7 +286,7 @@ async def test_a_graceful_close_is_a_noop_and_a_close_on_polling() -> None:
         assert await session.poll() == ["6", "1"]
 
 
-@pytest.mark.parametrize("packet", ['2["early"]', "0", "1"])
+@pytest.mark.parametrize("packet", ['2["early"]', "30[]", "0", "1"])
 async def test_packets_for_a_namespace_whose_middlewares_are_at_work_are_violations(packet: str) -> None:
     io = Server()
     connected: list[Socket] = []
@@ -337,6 +337,65 @@ async def test_half_a_packet_is_forgotten_with_its_session() -> None:
         await socket.ended.wait()
         await settle()
         assert served.io.statistics() == ServerStatistics()
+
+
+HEADER = '52-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]'
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("sent", [0, 1])
+async def test_a_packet_that_is_still_half_received_at_the_second_heartbeat_ends_its_session(
+    sent: int, transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_socketio")
+    async with serving(ping_interval=10.0, ping_timeout=5.0) as served:
+        client, socket = await served.connect(transport=transport)
+        ends: list[tuple[str, str]] = []
+        socket.on("disconnect", lambda *why: ends.append(why))
+        begun = trio.current_time()
+
+        await client.send_raw(HEADER, *[b"1234"] * sent)
+        await client.lost()  # until then it answers the pings
+
+        assert 10 <= trio.current_time() - begun <= 2 * (10 + 5)
+        assert ends == [("forced close", "the attachments of a packet have not come in time")]
+        (line,) = at_least(caplog, logging.INFO)
+        assert "the attachments of a packet have not come in time" in line
+
+
+async def test_the_second_heartbeat_of_an_old_client_is_one_that_comes_after_the_time_between_two() -> None:
+    async with serving(allow_eio3=True, ping_interval=10.0, ping_timeout=5.0) as served:
+        websocket = await served.net.websocket("?EIO=3&transport=websocket")
+        await settle()
+        (socket,) = served.io.sockets.sockets.values()
+        await websocket.send(f"4{HEADER}")
+
+        for _ in range(2):
+            await websocket.send("2")
+            await trio.sleep(6)
+        assert socket.connected
+        await websocket.send("2")
+        await socket.ended.wait()
+
+        assert socket.conn.closed_because == ("forced close", "the attachments of a packet have not come in time")
+
+
+async def test_heartbeats_among_the_attachments_of_packets_that_arrive_are_no_matter() -> None:
+    async with serving(ping_interval=10.0, ping_timeout=5.0) as served:
+        client, socket = await served.connect()
+        told: list[tuple[bytes, bytes]] = []
+        socket.on("x", lambda *args: told.append(args))
+
+        for _ in range(5):
+            await client.send_raw(HEADER)
+            await client.recv_nothing(8)
+            await client.send_raw(b"1")
+            await client.recv_nothing(8)
+            await client.engine.send("3", "3")  # signs of life that nobody has asked for
+            await client.send_raw(b"2")
+        await settle()
+
+        assert told == [(b"1", b"2")] * 5
 
 
 # The time to connect

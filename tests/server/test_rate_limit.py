@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from trio_socketio import RateLimit, Server
 from trio_socketio._server.connection import Connection
 from trio_socketio._server.rate import Meter, TokenBucket, byte_length
+from trio_socketio._server.throttled import ThrottledConnection
 
 from ..wire_client import settle
 from .support import TRANSPORTS, at_least, serving
@@ -115,13 +117,13 @@ def test_a_meter_is_ready_when_both_limits_are() -> None:
     meter = Meter(RateLimit(events=1, bytes=10, burst=2), 100.0)
     assert meter.ready_at == 100
 
-    assert meter.on_message("x" * 20, 100) is None
-    assert meter.on_event(100) is None
+    assert meter.on_packet(1, 20, 100) is None
     assert meter.ready_at == 100.1
-    assert meter.on_event(100) is None
+    assert meter.on_packet(1, 0, 100) is None
     assert meter.ready_at == 101
-    assert meter.on_event(100) == "more than 1 events a second (burst: 2)"
-    assert meter.on_message("x", 100) == "more than 10 bytes a second (burst: 20)"
+    assert meter.on_packet(1, 1, 100) == "more than 1 events a second (burst: 2)"
+    assert meter.on_packet(0, 1, 110) is None
+    assert meter.on_packet(0, 20, 110) == "more than 10 bytes a second (burst: 20)"
 
 
 # The option
@@ -243,19 +245,65 @@ async def test_others_are_not_delayed_with_it() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_all_namespaces_of_a_client_draw_on_one_limit_and_coming_back_does_not_fill_it() -> None:
+async def test_each_socket_has_a_limit_of_its_own_and_coming_back_does_not_fill_it() -> None:
     io = Server(rate_limit=RateLimit(events=1, burst=4))
     io.of("/other")
     async with serving(io) as served:
         client, socket = await served.connect()
         await client.join("/other")
 
-        await client.send_raw('2["a"]', '2/other,["b"]', '2["c"]')
+        await client.send_raw(*['2["a"]', '2/other,["b"]'] * 3)
         await settle()
         assert not socket.conn.paused
-        await client.send_raw("1/other,", "0/other,", '2["d"]')
+
+        await client.disconnect("/other")
+        await client.join("/other")
+        await client.emit("c", namespace="/other")
         await settle()
         assert socket.conn.paused
+
+
+async def test_a_socket_that_sends_too_fast_has_the_others_of_its_session_wait_with_it() -> None:
+    io = Server(rate_limit=RateLimit(events=1, burst=2))
+    told: list[float] = []
+    io.of("/other").on("connection", lambda socket: socket.on("quiet", lambda: told.append(trio.current_time())))
+    async with serving(io) as served:
+        client, _ = await served.connect(transport="polling")
+        await client.join("/other")
+        begun = trio.current_time()
+
+        await client.send_raw(*['2["loud"]'] * 4)
+        await client.emit("quiet", namespace="/other")
+
+        assert told == [pytest.approx(begun + 3)]
+
+
+async def test_what_goes_to_no_socket_is_limited_too() -> None:
+    async with serving(rate_limit=RateLimit(bytes=1000)) as served:
+        client, socket = await served.connect()
+
+        for number in range(10):
+            await client.send_raw(f'0/nowhere-{number},{{"x":"{"x" * 200}"}}')
+
+        await settle()
+        assert socket.conn.paused
+
+
+async def test_limits_that_are_kept_of_namespaces_left_are_bounded() -> None:
+    io = Server(rate_limit=RateLimit(events=100), max_namespaces=3)
+    io.of(re.compile("^/dynamic-"))
+    async with serving(io) as served:
+        client, _ = await served.connect()
+        (connection,) = io._connections
+        assert isinstance(connection, ThrottledConnection)
+        for number in range(10):
+            await client.join(f"/dynamic-{number}")
+            await client.emit("event", namespace=f"/dynamic-{number}")
+            await client.disconnect(f"/dynamic-{number}")
+
+        await settle()
+
+        assert 0 < len(connection._meters) <= 4
 
 
 @both_transports

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from trio_socketio import AckTimeout, ConnectionStateRecovery, ReservedEventError, Server
+from trio_socketio import ConnectionStateRecovery, Server
 from trio_socketio.abc import MemoryAdapter
 
 from ..wire_client import SessionLost, settle
@@ -197,102 +197,6 @@ async def test_what_a_middleware_emits_comes_before_the_answer_to_connect() -> N
 
         assert await client.recv() == '2["early"]'
         assert str(await client.recv()).startswith('0{"sid":')
-
-
-async def test_error_is_an_event_like_others_in_both_directions() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
-        got: list[Any] = []
-        socket.on("error", got.append)
-
-        await client.emit("error", "of the client")
-        await socket.emit("error", "of the server")
-
-        assert await client.recv() == '2["error","of the server"]'
-        assert got == ["of the client"]
-        assert socket.connected
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize(
-    ("question", "answer"),
-    [
-        (('2456["q",1,"two"]',), ['3456[1,"two"]']),
-        (
-            ('52-789["q",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]', b"\x01", b"\x02"),
-            ['62-789[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]', b"\x01", b"\x02"],
-        ),
-    ],
-)
-async def test_an_acknowledgement_has_the_id_of_its_event_and_the_attachments_in_order(
-    question: tuple[str | bytes, ...], answer: list[str | bytes], transport: str
-) -> None:
-    async with serving() as served:
-        client, socket = await served.connect(transport=transport)
-        socket.on("q", lambda *args: args)
-
-        await client.send_raw(*question)
-
-        assert await received(client) == answer
-
-
-async def test_a_timeout_of_zero_is_over_at_once_and_a_late_answer_disturbs_nobody() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
-        begun = trio.current_time()
-
-        with pytest.raises(AckTimeout):
-            await socket.timeout(0).emit_with_ack("of one")
-        with pytest.raises(AckTimeout) as caught:
-            await served.io.timeout(0).emit_with_ack("of all")
-
-        assert trio.current_time() == begun
-        assert caught.value.responses == []
-        assert socket.statistics().pending_acks == 0
-        for packet in await received(client):
-            await client.ack(int(str(packet)[1]), "late")
-        await socket.emit("fine")
-        assert await client.recv() == '2["fine"]'
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_questions_and_answers_of_a_namespace_carry_its_name(transport: str) -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        served.io.of("/other")
-        client, socket = await served.connect("/other", transport=transport)
-        answers: list[Any] = []
-
-        @socket.on("q")
-        def answer(value: int) -> int:
-            return value + 1
-
-        async def ask() -> None:
-            answers.append(await socket.emit_with_ack("q", 1))
-
-        await client.send_raw('2/other,7["q",1]')
-        assert await client.recv() == "3/other,7[2]"
-        nursery.start_soon(ask)
-        assert await client.recv() == '2/other,0["q",1]'
-        await client.send_raw('3/other,0["yes"]')
-        await settle()
-
-        assert answers == ["yes"]
-
-
-@pytest.mark.parametrize(
-    "name", ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"]
-)
-async def test_names_of_the_protocol_cannot_be_emitted_by_either_side(name: str) -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
-        for target in (socket, served.io, served.io.to("room"), socket.broadcast):
-            with pytest.raises(ReservedEventError, match=f'"{name}" is a reserved event name'):
-                await target.emit(name)
-
-        await client.emit(name)
-
-        assert isinstance(await client.lost(), SessionLost)
-        assert not served.io.sockets.sockets
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -1,4 +1,4 @@
-"""Sockets of other servers, as an adapter describes them: here two servers whose adapters know each other."""
+"""Sockets of other servers of a cluster."""
 
 from __future__ import annotations
 
@@ -20,83 +20,22 @@ from trio_socketio import (
     SocketDetails,
     SocketDisconnected,
 )
-from trio_socketio.abc import MemoryAdapter
+from trio_socketio.abc import MemoryAdapter, MemoryCluster
 
+from ..wire_client import settle
 from .support import MANY_TASKS, Pair, Served, received, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     from trio_socketio import AnySocket, BroadcastOptions
-    from trio_socketio._adapters.contract import AckCollector, Directory
-    from trio_socketio._wire.encoded import EncodedPacket
-    from trio_socketio._wire.packets import Packet
-
-
-class Linked(MemoryAdapter):
-    """An adapter that does everything on the other server too, at once. There is only one namespace."""
-
-    other: Linked | None = None
-    elsewhere: Sequence[SocketDetails] = ()
-
-    def __init__(self, directory: Directory) -> None:
-        super().__init__(directory)
-        self._local = directory
-
-    def _peer(self, options: BroadcastOptions) -> Linked | None:
-        return None if options.local else self.other
-
-    async def broadcast(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
-        await super().broadcast(packet, encoded, options)
-        if peer := self._peer(options):
-            await peer.broadcast(packet, encoded, replace(options, local=True))
-
-    async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckCollector) -> None:
-        await super().broadcast_with_ack(packet, options, Unfinished(acks))
-        if peer := self._peer(options):
-            await peer.broadcast_with_ack(packet, replace(options, local=True), Unfinished(acks))
-        acks.all_asked()
-
-    async def fetch_sockets(self, options: BroadcastOptions) -> list[SocketDetails]:
-        found = await super().fetch_sockets(options)
-        peer = self._peer(options)
-        more = [] if peer is None else await peer.fetch_sockets(replace(options, local=True))
-        return [*found, *more, *self.elsewhere]
-
-    async def add_sockets(self, options: BroadcastOptions, rooms: Sequence[str]) -> None:
-        await super().add_sockets(options, rooms)
-        if peer := self._peer(options):
-            await peer.add_sockets(replace(options, local=True), rooms)
-
-    async def delete_sockets(self, options: BroadcastOptions, rooms: Sequence[str]) -> None:
-        await super().delete_sockets(options, rooms)
-        if peer := self._peer(options):
-            await peer.delete_sockets(replace(options, local=True), rooms)
-
-    async def disconnect_sockets(self, options: BroadcastOptions, close: bool) -> None:
-        await super().disconnect_sockets(options, close)
-        if peer := self._peer(options):
-            await peer.disconnect_sockets(replace(options, local=True), close)
-
-
-class Unfinished:
-    """A collector to which the end of one server's sockets is not yet the end."""
-
-    def __init__(self, acks: AckCollector) -> None:
-        self.register = acks.register
-
-    def all_asked(self) -> None:
-        """There is another server."""
 
 
 @asynccontextmanager
 async def two_servers() -> AsyncIterator[tuple[Served, Pair]]:
     """A server, and a client of another one, from which `fetch` makes a `RemoteSocket`."""
-    async with serving(adapter=Linked) as here, serving(adapter=Linked) as there:
-        one, two = here.io.adapter, there.io.adapter
-        assert isinstance(one, Linked)
-        assert isinstance(two, Linked)
-        one.other, two.other = two, one
+    cluster = MemoryCluster()
+    async with serving(adapter=cluster.adapter("here")) as here, serving(adapter=cluster.adapter("there")) as there:
         yield here, await there.connect(auth={"token": "123"})
         await here.net.end(MANY_TASKS)  # the inner server counts tasks when it ends
 
@@ -128,7 +67,10 @@ async def test_a_remote_socket_says_what_the_adapter_knows() -> None:
 
         remote = await fetch(served, far.socket.id)
 
-        assert remote.handshake == replace(far.socket.handshake, headers=remote.handshake.headers)
+        assert remote.handshake.issued == pytest.approx(far.socket.handshake.issued, abs=0.001)
+        assert remote.handshake == replace(
+            far.socket.handshake, headers=remote.handshake.headers, issued=remote.handshake.issued
+        )
         assert remote.handshake.headers == far.socket.handshake.headers
         assert remote.handshake.auth == {"token": "123"}
         assert remote.handshake.time == far.socket.handshake.time
@@ -138,13 +80,15 @@ async def test_a_remote_socket_says_what_the_adapter_knows() -> None:
 
 
 async def test_what_an_adapter_does_not_know_is_empty() -> None:
-    async with serving(adapter=Linked) as served:
-        assert isinstance(served.io.adapter, Linked)
-        served.io.adapter.elsewhere = [
-            SocketDetails("x"),
-            SocketDetails("y", {"headers": {"Host": "there"}, "secure": True}, frozenset("yr"), [1]),
-        ]
+    class Elsewhere(MemoryAdapter):
+        async def fetch_sockets(self, options: BroadcastOptions) -> list[SocketDetails]:
+            await trio.lowlevel.checkpoint()
+            return [
+                SocketDetails("x"),
+                SocketDetails("y", {"headers": {"Host": "there"}, "secure": True}, frozenset("yr"), [1]),
+            ]
 
+    async with serving(adapter=Elsewhere) as served:
         x, y = await served.io.fetch_sockets()
 
         assert (x.id, x.rooms, x.data) == ("x", frozenset(), None)
@@ -185,6 +129,7 @@ async def test_joining_and_leaving_rooms_at_a_distance() -> None:
         await remote.join("a")
         await remote.join(["b", "c"])
         await remote.leave("b")
+        await settle()
 
         assert far.socket.rooms == {far.socket.id, "a", "c"}
         assert remote.rooms == {far.socket.id}  # as they were
@@ -207,7 +152,7 @@ async def test_disconnecting_at_a_distance(close: bool) -> None:
         assert await served.io.in_(far.socket.id).fetch_sockets() == []
 
 
-@pytest.mark.parametrize(("answer", "value"), [((), None), ((1,), 1), ((1, 2), (1, 2)), (([3],), [3])])
+@pytest.mark.parametrize(("answer", "value"), [((), None), ((1,), 1), ((1, 2), [1, 2]), (([3],), [3])])
 @pytest.mark.parametrize("timed", [False, True])
 async def test_the_acknowledgement_is_a_single_value(answer: tuple[Any, ...], value: Any, timed: bool) -> None:
     async with two_servers() as (served, far), trio.open_nursery() as nursery:
@@ -234,6 +179,7 @@ async def test_no_acknowledgement_in_time_is_a_timeout_without_responses() -> No
 
         assert trio.current_time() == begun + 2
         assert caught.value.responses == []
+        await settle()
         assert far.socket.statistics().pending_acks == 0
 
 
@@ -245,6 +191,7 @@ async def test_without_a_timeout_the_time_is_the_callers() -> None:
             await remote.emit_with_ack("question")
 
         assert scope.cancelled_caught
+        await trio.sleep(60)  # the other server is not told that nobody waits any more
         assert far.socket.statistics().pending_acks == 0
 
 
@@ -279,6 +226,7 @@ async def test_whatever_was_fetched_can_be_used_without_asking_where_it_is() -> 
         for socket in found:
             await socket.join("chosen")
             await socket.emit("hello", socket.id)
+        await settle()
 
         assert {socket.id for socket in await served.io.in_("chosen").fetch_sockets()} == {
             near.socket.id,

@@ -10,12 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from trio import TASK_STATUS_IGNORED
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
     from collections.abc import Set as AbstractSet
+
+    from trio import TaskStatus
 
     from .._wire.encoded import EncodedPacket
     from .._wire.packets import Packet
+    from .answers import AckStream
 
 Room: TypeAlias = str
 
@@ -77,10 +82,20 @@ class PersistedSession:
     trace: Any = field(default=None, compare=False, repr=False)
 
 
-class AckCollector(Protocol):
-    """Gathers the answers to a broadcast; an adapter only passes it on to the directory."""
+class PendingAck(Protocol):
+    """An entry in a table of pending acks. Each entry gets exactly one of these calls, or is taken out of the table."""
 
-    def register(self, table: dict[int, Any], id: int) -> None:
+    def on_answer(self, answer: Any) -> None:
+        """The answer has come."""
+
+    def on_leave(self) -> None:
+        """There will be no answer: the socket has ended."""
+
+
+class AckCollector(PendingAck, Protocol):
+    """Gathers the answers to a broadcast; the adapter of a single server only passes it on to the directory."""
+
+    def register(self, table: MutableMapping[int, PendingAck], id: int) -> None:
         """Somebody is asked: expect the answer with this id in this table of pending acks."""
 
     def all_asked(self) -> None:
@@ -112,11 +127,14 @@ class Directory(Protocol):
     def details(self, id: str) -> SocketDetails:
         """What is known about a connected socket."""
 
+    def begin_disconnect(self, ids: Sequence[str], close: bool) -> None:
+        """Disconnect these sockets, without waiting for their handlers; with `close`, their sessions too."""
+
     async def disconnect(self, ids: Sequence[str], close: bool) -> None:
-        """Disconnect these sockets; with `close`, their sessions too."""
+        """The same, and wait until they are over."""
 
     def on_server_side_emit(self, args: Sequence[Any], answer: Callable[[Any], None] | None) -> None:
-        """Another server has emitted to this one."""
+        """Another server has emitted to this one; its answer, if it wants one, may be given once."""
 
 
 class Adapter(Protocol):
@@ -136,11 +154,12 @@ class Adapter(Protocol):
         Listeners are plain functions, called in the middle of the change; they may change the rooms themselves.
         """
 
-    async def start(self) -> None:
-        """Called once, before the namespace is used."""
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """The adapter's life: started before the namespace is used, and cancelled when the server stops.
 
-    async def close(self) -> None:
-        """Called once, when the server stops."""
+        It may be run again afterwards, in another run of Trio. What waits or listens for other servers does so in here;
+        every other method only computes, or asks for something and waits for it.
+        """
 
     async def add_all(self, id: str, rooms: Iterable[Room]) -> None:
         """Put a socket into rooms."""
@@ -157,17 +176,17 @@ class Adapter(Protocol):
     async def broadcast(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
         """Send a packet to the sockets that are meant."""
 
-    async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckCollector) -> None:
+    async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckStream) -> None:
         """Send a packet to the sockets that are meant; their answers go to `acks`."""
 
     async def fetch_sockets(self, options: BroadcastOptions) -> list[SocketDetails]:
         """The details of the sockets that are meant."""
 
-    async def add_sockets(self, options: BroadcastOptions, rooms: Sequence[Room]) -> None:
-        """Put the sockets that are meant into rooms."""
+    async def add_sockets(self, options: BroadcastOptions, rooms: Sequence[Room], wait: bool = False) -> None:
+        """Put the sockets that are meant into rooms; with `wait`, return when other servers have done so as well."""
 
-    async def delete_sockets(self, options: BroadcastOptions, rooms: Sequence[Room]) -> None:
-        """Take the sockets that are meant out of rooms."""
+    async def delete_sockets(self, options: BroadcastOptions, rooms: Sequence[Room], wait: bool = False) -> None:
+        """Take the sockets that are meant out of rooms; `wait` likewise."""
 
     async def disconnect_sockets(self, options: BroadcastOptions, close: bool) -> None:
         """Disconnect the sockets that are meant."""
@@ -175,8 +194,8 @@ class Adapter(Protocol):
     async def server_side_emit(self, args: Sequence[Any]) -> None:
         """Emit to the other servers."""
 
-    async def server_side_emit_with_ack(self, args: Sequence[Any], seconds: float | None) -> list[Any]:
-        """Emit to the other servers; their answers."""
+    async def server_side_emit_with_ack(self, args: Sequence[Any], acks: AckStream) -> None:
+        """Emit to the other servers; their answers go to `acks`, whose `all_asked` is called in any case."""
 
     async def server_count(self) -> int:
         """How many servers there are, this one included."""
@@ -193,6 +212,10 @@ class RecoveringAdapter(Adapter, Protocol):
 
     def broadcast_nowait(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
         """The same as `broadcast`, without waiting: for what is emitted to one socket, through its own room."""
+
+    def hasten(self, id: str) -> None:
+        """The server is about to disconnect a socket: what was broadcast here for it, and is still on its way, is
+        delivered to it now."""
 
     def connected(self, id: str, session: PersistedSession | None = None) -> None:
         """A socket is connected from this moment; if it has come back, as the one that left this session."""

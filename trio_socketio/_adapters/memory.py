@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from .._wire.encoded import EncodedPacket
     from .._wire.packets import Packet
-    from .contract import AckCollector, BroadcastOptions, Directory, Room, SocketDetails
+    from .answers import AckStream
+    from .contract import BroadcastOptions, Directory, Room, SocketDetails
 
 logger = logging.getLogger("trio_socketio.adapters")
 
@@ -43,11 +44,10 @@ class MemoryAdapter:
         """See `Adapter.on`."""
         self._listeners.on(event, listener)
 
-    async def start(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def close(self) -> None:
-        await trio.lowlevel.checkpoint()
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See `Adapter.run`; there is nothing to wait for."""
+        task_status.started()
+        await trio.sleep_forever()
 
     # Rooms
 
@@ -126,7 +126,7 @@ class MemoryAdapter:
         self._directory.deliver(self.sockets(options), packet, encoded, options.volatile)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckCollector) -> None:
+    async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckStream) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._directory.deliver_with_ack(self.sockets(options), packet, options, acks)
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -135,18 +135,26 @@ class MemoryAdapter:
         await trio.lowlevel.checkpoint()
         return [self._directory.details(id) for id in self.sockets(options)]
 
-    async def add_sockets(self, options: BroadcastOptions, rooms: Sequence[Room]) -> None:
+    async def add_sockets(self, options: BroadcastOptions, rooms: Sequence[Room], wait: bool = False) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        for id in self.sockets(options):
-            self._join(id, rooms)
+        self.add_sockets_now(options, rooms)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def delete_sockets(self, options: BroadcastOptions, rooms: Sequence[Room]) -> None:
+    def add_sockets_now(self, options: BroadcastOptions, rooms: Sequence[Room]) -> None:
+        """The same, as the local part of what an adapter for several servers does."""
+        for id in self.sockets(options):
+            self._join(id, rooms)
+
+    async def delete_sockets(self, options: BroadcastOptions, rooms: Sequence[Room], wait: bool = False) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+        self.delete_sockets_now(options, rooms)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def delete_sockets_now(self, options: BroadcastOptions, rooms: Sequence[Room]) -> None:
+        """The same, as the local part of what an adapter for several servers does."""
         for id in self.sockets(options):
             for room in rooms:
                 self._leave(id, room)
-        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def disconnect_sockets(self, options: BroadcastOptions, close: bool) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -157,9 +165,9 @@ class MemoryAdapter:
     async def server_side_emit(self, args: Sequence[Any]) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def server_side_emit_with_ack(self, args: Sequence[Any], seconds: float | None) -> list[Any]:
+    async def server_side_emit_with_ack(self, args: Sequence[Any], acks: AckStream) -> None:
         await trio.lowlevel.checkpoint()
-        return []
+        acks.all_asked()
 
     async def server_count(self) -> int:
         await trio.lowlevel.checkpoint()

@@ -222,11 +222,13 @@ class RecoveringMemoryAdapter(MemoryAdapter):
         self._sessions: dict[str, PersistedSession] = {}
         self.on("join-room", self._on_join)
 
-    async def close(self) -> None:
-        """Forget everything: in another run of Trio, its clock begins anew."""
-        self._log.clear()
-        self._sessions.clear()
-        await super().close()
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See `Adapter.run`. At its end everything is forgotten: in another run of Trio, its clock begins anew."""
+        try:
+            await super().run(task_status=task_status)
+        finally:
+            self._log.clear()
+            self._sessions.clear()
 
     def kept(self) -> tuple[int, int, int]:
         """How many events are kept, their bytes, and how many sessions."""
@@ -253,6 +255,9 @@ class RecoveringMemoryAdapter(MemoryAdapter):
                 if trace is not None:
                     trace.last_sent = last_sent
         self._directory.deliver(ids, packet, encoded, options.volatile)
+
+    def hasten(self, id: str) -> None:
+        """See `RecoveringAdapter.hasten`; nothing is ever on its way."""
 
     # Who is there
 

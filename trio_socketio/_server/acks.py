@@ -1,4 +1,4 @@
-"""Waiting for answers, on one-slot and many-slot memory channels; and answering.
+"""Waiting for the answer of one socket, on a one-slot memory channel; and answering.
 
 Socket.IO protocol, "acknowledgements". Whoever is asked has an entry under the packet's id in its table of pending
 acks. The entry goes when the answer comes, when the one who was asked leaves, or when the one who waits gives up;
@@ -7,16 +7,12 @@ nothing else is ever kept.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._errors import AckTimeout
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from .socket import Socket
 
@@ -33,16 +29,6 @@ def pack(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, tuple) else [value]
-
-
-class PendingAck(Protocol):
-    """An entry in a table of pending acks. Each entry gets exactly one of these calls, or is taken out of the table."""
-
-    def on_answer(self, answer: Any) -> None:
-        """The answer has come."""
-
-    def on_leave(self) -> None:
-        """There will be no answer: the socket has ended."""
 
 
 class SingleAck:
@@ -66,89 +52,6 @@ class SingleAck:
             trio.EndOfChannel: The socket has ended without one.
         """
         return await self._receive.receive()
-
-
-class AckStream:
-    """The answers to a broadcast, each as it arrives: an async iterator, made by ``acks(...)``.
-
-    It ends when everybody who was asked has answered or left.
-
-    Attributes:
-        responses: The answers that were received through it so far.
-    """
-
-    __slots__ = ("_answered", "_asked", "_complete", "_deadline", "_left", "_receive", "_send", "_tables", "responses")
-
-    def __init__(self, timeout: float | None) -> None:
-        # Not bounded by a number, but by who was asked: each of them answers once at the most.
-        self._send, self._receive = trio.open_memory_channel[Any](math.inf)
-        self._deadline = math.inf if timeout is None else trio.current_time() + timeout
-        self._asked = self._answered = self._left = 0
-        self._complete = False
-        self._tables: list[tuple[dict[int, PendingAck], int]] = []
-        self.responses: list[Any] = []
-
-    # Whoever asks
-
-    def register(self, table: dict[int, PendingAck], id: int) -> None:
-        """Expect the answer with this id of the owner of a table."""
-        self._asked += 1
-        table[id] = self
-        self._tables.append((table, id))
-
-    def all_asked(self) -> None:
-        """Nobody else will be asked."""
-        self._complete = True
-        self._close_if_done()
-
-    def abandon(self) -> None:
-        """Expect nothing any more."""
-        for table, id in self._tables:
-            table.pop(id, None)
-        self._tables.clear()
-        self._receive.close()
-
-    def on_answer(self, answer: Any) -> None:
-        self._answered += 1
-        self._send.send_nowait(answer)
-        self._close_if_done()
-
-    def on_leave(self) -> None:
-        self._left += 1
-        self._close_if_done()
-
-    def _close_if_done(self) -> None:
-        if self._complete and self._answered + self._left >= self._asked:
-            self._send.close()
-
-    # Whoever waits
-
-    async def receive(self) -> Any:
-        """The next answer.
-
-        Raises:
-            trio.EndOfChannel: Everybody has answered, or left.
-            AckTimeout: The timeout of the operator has passed; ``.responses`` are the answers that did arrive.
-        """
-        with trio.CancelScope(deadline=self._deadline):
-            return self._keep(await self._receive.receive())
-        try:
-            return self._keep(self._receive.receive_nowait())  # the answer was in time, even if its reader was not
-        except trio.WouldBlock:
-            raise AckTimeout(self.responses, self._asked - self._answered - self._left) from None
-
-    def _keep(self, response: Any) -> Any:
-        self.responses.append(response)
-        return response
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return await self.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
 
 
 class EventAck:

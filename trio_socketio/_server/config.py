@@ -60,7 +60,8 @@ class ServerConfig:
         max_queued_events: Events of one session that wait for their handlers; above that the session stops reading,
             and the client is slowed down by TCP. What has been read already is kept, so a batch may exceed it.
         max_attachments: Binary values in one packet of the default parser, in either direction; JavaScript clients take
-            10.
+            10. Those of a client's have to come before its second heartbeat after their packet, or its session is
+            closed (``forced close``).
         max_namespaces: Sockets of one session, in so many namespaces, that there may be at once, those included that
             are connecting or ending; more are refused (``Too many namespaces``).
         cleanup_empty_child_namespaces: Whether a namespace that a pattern or a predicate has made is removed, and its
@@ -70,7 +71,7 @@ class ServerConfig:
             ``.esm.min.js``, ``.msgpack.min.js``, and their source maps). True takes it from
             ``node_modules/socket.io-client/dist``, below the current directory, or else from what
             ``trio-socketio fetch-client`` has fetched; a directory from there. Without it they are answered 400.
-        rate_limit: How much one client may send: a `RateLimit`; None is no limit.
+        rate_limit: How much a client may send to each of its sockets: a `RateLimit`; None is no limit.
         handler_errors: What an exception of a handler does, besides ending its event: ``"log"`` nothing,
             ``"disconnect"`` disconnects its socket, ``"raise"`` leaves through the nursery that serves. With an
             ``on_error`` listener, that is told instead of the log.
@@ -81,7 +82,8 @@ class ServerConfig:
         data: Called without arguments for the ``data`` of each socket; ``dict`` by default. What other servers of a
             cluster are to read has to be encodable.
         adapter: Called with each namespace for its rooms; by default `MemoryAdapter`, or `RecoveringMemoryAdapter` with
-            ``connection_state_recovery``, for which any other has to be a `RecoveringAdapter` as well.
+            ``connection_state_recovery``, for which any other has to be a `RecoveringAdapter` as well; one that has a
+            method ``with_recovery`` is asked for that with the `ConnectionStateRecovery`.
         recovery: Made of ``connection_state_recovery``; None if it is off.
         parser: The wire format, which all clients have to share; `DefaultParser` by default, made from
             `max_attachments` and ``json``, which are not for others. One that is not the library's is checked in all
@@ -142,4 +144,6 @@ class ServerConfig:
         object.__setattr__(self, "recovery", recovery)
         if recovery is not None and self.adapter is MemoryAdapter:
             object.__setattr__(self, "adapter", partial(RecoveringMemoryAdapter, options=recovery))
+        elif recovery is not None and hasattr(self.adapter, "with_recovery"):
+            object.__setattr__(self, "adapter", self.adapter.with_recovery(recovery))
         object.__setattr__(self, "parser", choose_parser(self.parser, self.json, self.max_attachments))

@@ -50,6 +50,7 @@ class Connection:
         "_queued",
         "_resolving",
         "_sockets",
+        "_stalled_since",
         "config",
         "server",
         "session",
@@ -68,6 +69,7 @@ class Connection:
         self._dismissed: frozenset[str] = frozenset()
         self._queued = 0
         self._expiry: trio.CancelScope | None = None
+        self._stalled_since: float | None = None  # the first heartbeat within the packet that is half-received
 
     # Figures
 
@@ -106,13 +108,22 @@ class Connection:
         try:
             packet = self._decoder.add_untrusted(message)
             if packet is not None:
+                self._stalled_since = None
                 self._on_packet(packet)
             elif not self._sockets:  # attachments are not collected for those who have not introduced themselves
                 self._on_violation("a packet with attachments, before it is connected to a namespace")
         except RemoteProtocolError as error:
-            logger.info("%s broke the protocol and is disconnected: %s", self.session, error)
-            self._decoder.reset()
-            self.session.close(description=str(error))
+            self._on_undecodable(str(error))
+
+    def on_heartbeat(self) -> None:
+        # A client sends a packet with all its attachments at once, so its heartbeats come between packets. This needs
+        # neither a task nor a clock for each packet, and what we do not read while we pause counts for nothing.
+        if self._decoder.pending_bytes:
+            now = trio.current_time()
+            if self._stalled_since is None:
+                self._stalled_since = now
+            elif now >= self._stalled_since + self.server.engine.config.ping_interval:
+                self._on_undecodable("the attachments of a packet have not come in time")
 
     def on_close(self, reason: str, description: str | None) -> None:
         self._decoder.reset()
@@ -158,6 +169,11 @@ class Connection:
             self.session.spawn(socket.finish_end)
         else:
             self._on_violation(f"{packet.type.name} from a client")
+
+    def _on_undecodable(self, why: str) -> None:
+        logger.info("%s broke the protocol and is disconnected: %s", self.session, why)
+        self._decoder.reset()
+        self.session.close(description=why)
 
     def _on_violation(self, what: str) -> None:
         logger.info("%s broke the protocol and is disconnected: %s", self.session, what)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 import trio
 
@@ -15,6 +15,7 @@ from .handlers import check_handled_name, find_handlers, new_handlers
 from .operator import Broadcasting, BroadcastOperator
 from .recovery import Recovery
 from .remote import RemoteSocket
+from .server_side import ServerSideEvents
 from .socket import State
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 HandlersT = TypeVar("HandlersT")
-
-#: Names that a server-side emit may not have: the listeners of a namespace hear of its life under them.
-RESERVED = frozenset(("connect", "connection", "new_namespace"))
 
 
 class Namespace(Broadcasting, Generic[DataT]):
@@ -60,11 +58,14 @@ class Namespace(Broadcasting, Generic[DataT]):
         #: The `ParentNamespace` that made it, if one has.
         self.parent: ParentNamespace | None = None
         self._ready = trio.Event()
+        self._scope: trio.CancelScope | None = None
+        self._over = trio.Event()
         self._occupants = 0
         self._listeners = Listeners({"connection": 1, "connect": 1, "new_namespace": 1}, sync_only=("new_namespace",))
         self.handlers: Listeners = new_handlers()
         self._middlewares: tuple[Listener, ...] = ()
         self._last_ack_id = -1
+        self._server_side = ServerSideEvents(self)
 
     def _make_adapter(self) -> Adapter:
         return self.server.config.adapter(self)
@@ -85,7 +86,9 @@ class Namespace(Broadcasting, Generic[DataT]):
         Args:
             event: ``"connection"`` (or ``"connect"``): a socket has connected; its handler gets the `Socket`. Async, or
                 a plain function. It runs in a task of the socket's own. Events of the client that nobody listens to
-                yet wait for as long as it runs. If it raises, the socket is disconnected.
+                yet wait for as long as it runs. If it raises, the socket is disconnected. Any other name: what
+                another server of the cluster emits to this one with `server_side_emit`; the handler gets the
+                arguments, and what it returns is the answer, a single value, if one is wanted.
             fn: The listener.
         """
         return self._listeners.on(_canonical(event), fn)
@@ -189,22 +192,43 @@ class Namespace(Broadcasting, Generic[DataT]):
         self.handlers.copy_all(parent.handlers)
         self._listeners.copy("connection", parent._listeners)
 
-    async def start(self) -> None:
-        """Start its adapter; sockets that are here already wait for it."""
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Have its adapter at work until `stop`; sockets that are here already wait for its beginning.
+
+        A cancellation from outside waits for `stop` as well: what the last handlers of its sockets do still goes
+        through the adapter, and the server stops its namespaces when they are over.
+        """
+        self._over = trio.Event()
         try:
-            await self.adapter.start()
+            with trio.CancelScope() as self._scope:
+                await self.adapter.run(task_status=Start(self._on_started, task_status))
         finally:
-            self._ready.set()
+            self._scope = None
+            self._ready.set()  # it failed before: its sockets are on their own
+            self._over.set()
+
+    def _on_started(self) -> None:
+        if self._scope is not None:
+            self._scope.shield = True
+        self._ready.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its adapter is at work."""
+        return self._scope is not None
+
+    async def stop(self) -> None:
+        """Stop its adapter, and what other servers have begun here; it may run again. Returns when that is done."""
+        self._ready = trio.Event()
+        if self._scope is not None:
+            self._server_side.close()
+            self._scope.cancel()
+            await self._over.wait()
 
     async def wait_ready(self) -> None:
         """Wait for the adapter of a namespace that was made a moment ago."""
         if not self._ready.is_set():
             await self._ready.wait()
-
-    async def close(self) -> None:
-        """Close its adapter; it may be started again."""
-        self._ready = trio.Event()
-        await self.adapter.close()
 
     def on_arrival(self) -> None:
         """A socket was made, which counts from before its middlewares until after its ``disconnect`` handlers."""
@@ -240,22 +264,6 @@ class Namespace(Broadcasting, Generic[DataT]):
         """One counter for direct emits and broadcasts, so that their ids never meet in a socket's table."""
         self._last_ack_id += 1
         return self._last_ack_id
-
-    # Other servers
-
-    async def server_side_emit(self, event: str, *args: Any) -> None:
-        """Emit to the same namespace of all other servers of the cluster; not to clients, and not to this server.
-
-        Raises:
-            ValueError: The name is one of a namespace's own events.
-        """
-        _check_server_side(event)
-        await self.adapter.server_side_emit([event, *args])
-
-    async def server_side_emit_with_ack(self, event: str, *args: Any) -> list[Any]:
-        """Like `server_side_emit`, and collect one answer of each other server; without any, ``[]`` at once."""
-        _check_server_side(event)
-        return await self.adapter.server_side_emit_with_ack([event, *args], None)
 
     def socket_of(self, details: SocketDetails) -> AnySocket:
         """The socket that an adapter has described."""
@@ -306,27 +314,38 @@ class Namespace(Broadcasting, Generic[DataT]):
         """What is known about a connected socket."""
         return self.sockets[id].details()
 
+    def begin_disconnect(self, ids: Sequence[str], close: bool) -> None:
+        """Disconnect these sockets, all of them before the first one's handlers run."""
+        for id in ids:
+            if id in self.sockets:  # with `close`, the one before it may have taken it along
+                self.sockets[id].begin_disconnect(close)
+
     async def disconnect(self, ids: Sequence[str], close: bool) -> None:
-        """Disconnect these sockets, all of them before the first one's handlers run; return when they are over."""
+        """The same, and return when they are over."""
         sockets = [self.sockets[id] for id in ids if id in self.sockets]
-        for socket in sockets:
-            socket.begin_disconnect(close)
+        self.begin_disconnect(ids, close)
         await trio.lowlevel.checkpoint()
         for socket in sockets:
             await socket.wait_ended()
 
     def on_server_side_emit(self, args: Sequence[Any], answer: Callable[[Any], None] | None) -> None:
         """Another server has emitted to this namespace."""
-        raise AssertionError("a single server has no other servers")
+        self._server_side.put(args, answer)
 
     def __repr__(self) -> str:
         return f"<Namespace {self.name}, {len(self.sockets)} sockets>"
 
 
+class Start(NamedTuple):
+    """What an adapter's `started` does: the namespace is told first."""
+
+    tell: Callable[[], None]
+    task_status: trio.TaskStatus[None]
+
+    def started(self, value: None = None) -> None:
+        self.tell()
+        self.task_status.started(value)
+
+
 def _canonical(event: str) -> str:
     return "connection" if event == "connect" else event
-
-
-def _check_server_side(event: str) -> None:
-    if event in RESERVED:
-        raise ValueError(f'"{event}" is a reserved event name')

@@ -14,33 +14,23 @@ from typing import TYPE_CHECKING, Any, overload
 
 import trio
 
+from .._adapters.answers import AckStream
 from .._adapters.contract import BroadcastOptions
-from .._errors import AckTimeout
-from .acks import AckStream
+from .._adapters.targets import one_or_more
+from .._errors import AckTimeout, LocalProtocolError, ReservedEventError
+from .._wire.packets import RESERVED_SERVER_EVENTS
 from .event_types import AnswerT, ArgsT, event_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from .emitting import Emitting
     from .event_types import EventType
     from .namespace import Namespace
     from .remote import AnySocket
-    from .socket import Socket
 
-
-def one_or_more(rooms: str | Iterable[str]) -> tuple[str, ...]:
-    """A room, or several, as a tuple.
-
-    Raises:
-        TypeError: A room that is not a string.
-    """
-    if not isinstance(rooms, Iterable):
-        raise TypeError(f"a room is a string, not {rooms!r}")
-    chosen = (rooms,) if isinstance(rooms, str) else tuple(rooms)
-    for room in chosen:
-        if not isinstance(room, str):
-            raise TypeError(f"a room is a string, not {room!r}")
-    return chosen
+#: Seconds that other servers have to answer a server-side emit, where the caller does not say.
+SERVERS_TIMEOUT = 5.0
 
 
 class Broadcasting(ABC):
@@ -151,26 +141,104 @@ class Broadcasting(ABC):
 
     # The utility methods
 
-    async def sockets_join(self, rooms: str | Iterable[str]) -> None:
-        """Put everybody who is meant into a room, or several."""
-        operator = self._operator()
-        await operator.namespace.adapter.add_sockets(operator.options, one_or_more(rooms))
+    async def sockets_join(self, rooms: str | Iterable[str], *, wait: bool = False) -> None:
+        """Put everybody who is meant into a room, or several.
 
-    async def sockets_leave(self, rooms: str | Iterable[str]) -> None:
-        """Take everybody who is meant out of a room, or several."""
+        Here that is done when this returns; other servers of a cluster do it when they hear of it.
+
+        Args:
+            rooms: Their names.
+            wait: Return when every other server with this library has done it as well. Servers of Node.js do not
+                confirm it. The time is that of `timeout`, or else the adapter's (5 s).
+
+        Raises:
+            AckTimeout: With `wait`: servers have not confirmed it in time; ``.servers`` are their names.
+            ConnectionError: With `wait`: the other servers cannot be reached.
+        """
         operator = self._operator()
-        await operator.namespace.adapter.delete_sockets(operator.options, one_or_more(rooms))
+        await operator.namespace.adapter.add_sockets(operator.options, one_or_more(rooms), wait)
+
+    async def sockets_leave(self, rooms: str | Iterable[str], *, wait: bool = False) -> None:
+        """Take everybody who is meant out of a room, or several; see `sockets_join`."""
+        operator = self._operator()
+        await operator.namespace.adapter.delete_sockets(operator.options, one_or_more(rooms), wait)
 
     async def disconnect_sockets(self, close: bool = False) -> None:
-        """Disconnect everybody who is meant; see `Socket.disconnect`."""
+        """Disconnect everybody who is meant; see `Socket.disconnect`. Does not wait for other servers to do so."""
         operator = self._operator()
         await operator.namespace.adapter.disconnect_sockets(operator.options, close)
 
     async def fetch_sockets(self) -> list[AnySocket]:
-        """Everybody who is meant: a `Socket` for each that is connected here, a `RemoteSocket` for each elsewhere."""
+        """Everybody who is meant: a `Socket` for each that is connected here, a `RemoteSocket` for each elsewhere.
+
+        Raises:
+            AckTimeout: Other servers have not answered within `timeout`, or else the adapter's time (5 s);
+                ``.responses`` are the sockets that are known, ``.servers`` the names of the silent ones.
+            ConnectionError: The other servers cannot be reached.
+        """
         operator = self._operator()
-        found = await operator.namespace.adapter.fetch_sockets(operator.options)
-        return [operator.namespace.socket_of(details) for details in found]
+        namespace = operator.namespace
+        try:
+            found = await namespace.adapter.fetch_sockets(operator.options)
+        except AckTimeout as error:
+            known = [namespace.socket_of(details) for details in error.responses]
+            raise AckTimeout(known, error.missing, error.servers) from None
+        return [namespace.socket_of(details) for details in found]
+
+    # Other servers
+
+    async def server_side_emit(self, event: str, *args: Any) -> None:
+        """Emit to the same namespace of all other servers of the cluster; not to clients, and not to this server.
+
+        There a listener of `Namespace.on` gets it. A server that stands alone has nobody to emit to.
+
+        Raises:
+            ValueError: The name is one of a namespace's own events.
+            LocalProtocolError: Rooms were chosen, which servers are not in.
+        """
+        operator = self._to_servers(event)
+        if not operator.options.local:
+            await operator.namespace.adapter.server_side_emit([event, *args])
+
+    async def server_side_emit_with_ack(self, event: str, *args: Any) -> list[Any]:
+        """Like `server_side_emit`, and collect one answer of each other server; without any, ``[]`` at once.
+
+        Returns:
+            The answers in the order of their arrival.
+
+        Raises:
+            AckTimeout: Servers have not answered within `timeout`, or else 5 s; ``.responses`` are the answers that
+                arrived, ``.servers`` the names of the silent ones. One that leaves meanwhile is not waited for.
+            ConnectionError: The other servers cannot be reached.
+        """
+        async with self.server_side_acks(event, *args) as replies:
+            return [reply async for reply in replies]
+
+    @asynccontextmanager
+    async def server_side_acks(self, event: str, *args: Any) -> AsyncIterator[AckStream]:
+        """Like `server_side_emit`; inside the context, get the answers of the other servers as they arrive.
+
+        See `acks`. Without `timeout`, they have 5 s.
+        """
+        operator = self._to_servers(event)
+        options = operator.options
+        replies = AckStream(SERVERS_TIMEOUT if options.timeout is None else options.timeout)
+        try:
+            if options.local:
+                replies.all_asked()
+            else:
+                await operator.namespace.adapter.server_side_emit_with_ack([event, *args], replies)
+            yield replies
+        finally:
+            replies.abandon()
+
+    def _to_servers(self, event: str) -> BroadcastOperator:
+        if event in RESERVED_SERVER_EVENTS:
+            raise ReservedEventError(event)
+        operator = self._operator()
+        if operator.options.rooms or operator.options.except_rooms:
+            raise LocalProtocolError("servers are not in rooms: a server-side emit is for all of them")
+        return operator
 
 
 class BroadcastOperator(Broadcasting):
@@ -220,7 +288,7 @@ class SocketOperator:
 
     __slots__ = ("_options", "_socket")
 
-    def __init__(self, socket: Socket, options: BroadcastOptions) -> None:
+    def __init__(self, socket: Emitting, options: BroadcastOptions) -> None:
         self._socket = socket
         self._options = options
 
@@ -246,6 +314,11 @@ class SocketOperator:
         return BroadcastOperator(
             self._socket.namespace, replace(self._options, except_rooms=frozenset((self._socket.id,)))
         )
+
+    @property
+    def local(self) -> BroadcastOperator:
+        """Everybody on this server but this socket, with the flags so far."""
+        return self.broadcast.local
 
     def to(self, rooms: str | Iterable[str]) -> BroadcastOperator:
         """Everybody in these rooms but this socket, with the flags so far."""
@@ -297,7 +370,4 @@ class SocketOperator:
             AckTimeout: The `timeout` has passed.
         """
         event = event_name(event)
-        limit = self._options.timeout
-        with trio.move_on_after(float("inf") if limit is None else limit):
-            return await self._socket.ask(event, args, self._options)
-        raise AckTimeout
+        return await self._socket.ask(event, args, self._options)

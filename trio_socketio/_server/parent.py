@@ -21,7 +21,8 @@ from .namespace import Namespace
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from .._adapters.contract import AckCollector, Adapter, BroadcastOptions, SocketDetails
+    from .._adapters.answers import AckStream
+    from .._adapters.contract import Adapter, BroadcastOptions, SocketDetails
     from .._wire.encoded import EncodedPacket
     from .._wire.packets import Packet
     from .server import Server
@@ -163,14 +164,14 @@ class ChildrenAdapter(MemoryAdapter):
             await child.adapter.broadcast(addressed, child.encode(addressed, options.compress), options)
         await super().broadcast(packet, encoded, options)
 
-    async def add_sockets(self, options: BroadcastOptions, rooms: Sequence[str]) -> None:
+    async def add_sockets(self, options: BroadcastOptions, rooms: Sequence[str], wait: bool = False) -> None:
         for adapter in self._adapters():
-            await adapter.add_sockets(options, rooms)
+            await adapter.add_sockets(options, rooms, wait)
         await super().add_sockets(options, rooms)
 
-    async def delete_sockets(self, options: BroadcastOptions, rooms: Sequence[str]) -> None:
+    async def delete_sockets(self, options: BroadcastOptions, rooms: Sequence[str], wait: bool = False) -> None:
         for adapter in self._adapters():
-            await adapter.delete_sockets(options, rooms)
+            await adapter.delete_sockets(options, rooms, wait)
         await super().delete_sockets(options, rooms)
 
     async def disconnect_sockets(self, options: BroadcastOptions, close: bool) -> None:
@@ -178,7 +179,7 @@ class ChildrenAdapter(MemoryAdapter):
             await adapter.disconnect_sockets(options, close)
         await super().disconnect_sockets(options, close)
 
-    async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckCollector) -> None:
+    async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckStream) -> None:
         raise _unsupported("emit_with_ack()")
 
     async def fetch_sockets(self, options: BroadcastOptions) -> list[SocketDetails]:
@@ -187,7 +188,7 @@ class ChildrenAdapter(MemoryAdapter):
     async def server_side_emit(self, args: Sequence[Any]) -> None:
         raise _unsupported("server_side_emit()")
 
-    async def server_side_emit_with_ack(self, args: Sequence[Any], seconds: float | None) -> list[Any]:
+    async def server_side_emit_with_ack(self, args: Sequence[Any], acks: AckStream) -> None:
         raise _unsupported("server_side_emit_with_ack()")
 
 

@@ -17,22 +17,24 @@ from .._engine.contract import require_positive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
-    """How much one client may send: the sockets of a session, in all of its namespaces, together.
+    """How much a client may send to each of its sockets, one in each namespace that it is in.
 
-    Together, because a session is read as a whole, and because a client could else have as much again by connecting to
-    a namespace once more.
+    A client that leaves a namespace and comes back in the same session finds what it has left of its limit, and not as
+    much again. What is sent to no socket, each CONNECT before all, has a limit of its own, as if there were a socket
+    more; so a session may send ``1 + max_namespaces`` times as much as a socket.
 
     Args:
         events: Events a second, acknowledgements not counted; None is no limit.
-        bytes: Bytes a second, of all that the client sends to its sockets; None is no limit. Text counts in UTF-8.
+        bytes: Bytes a second, of all that the client sends to a socket, a packet counting when it is complete; None is
+            no limit. Text counts in UTF-8.
         burst: Seconds. A client that was quiet may send as much at once as it may send in so many seconds: with
             ``events=10, burst=2.0`` that is 20 events. It is never less than one event and one byte.
-        on_excess: What happens to a client that sends more. ``"delay"``: its session is not read until it has made up
-            for it, and TCP slows the client down; nothing is lost, and its silence meanwhile is no ping timeout. What
-            has been read already is kept, so a batch may exceed the limit, and the pause is so much the longer.
-            ``"disconnect"``: its sockets are disconnected (``server namespace disconnect``, with a description that
-            names the limit), the session is closed, and the log has a line at INFO. A message of more than
-            ``bytes * burst`` is too much by itself.
+        on_excess: What happens to a client that sends more. ``"delay"``: its session, which is read as a whole, is not
+            read until it has made up for it, and TCP slows the client down; nothing is lost, and its silence meanwhile
+            is no ping timeout. What has been read already is kept, so a batch may exceed the limit, and the pause is so
+            much the longer. ``"disconnect"``: all its sockets are disconnected (``server namespace disconnect``, with a
+            description that names the limit), the session is closed, and the log has a line at INFO. A packet of more
+            than ``bytes * burst`` is too much by itself.
     """
 
     events: float | None = None
@@ -82,31 +84,26 @@ class TokenBucket:
 
 
 class Meter:
-    """What one client has sent, against its limit."""
+    """What was sent to one socket, against its limit."""
 
-    __slots__ = ("_bytes", "_events", "_limit")
+    __slots__ = ("_buckets",)
 
     def __init__(self, limit: RateLimit, now: float) -> None:
-        self._limit = limit
-        self._events = None if limit.events is None else TokenBucket(limit.events, limit.burst, now)
-        self._bytes = None if limit.bytes is None else TokenBucket(limit.bytes, limit.burst, now)
+        rates = (("events", limit.events), ("bytes", limit.bytes))
+        self._buckets = [(unit, TokenBucket(rate, limit.burst, now)) for unit, rate in rates if rate is not None]
 
-    def on_event(self, now: float) -> str | None:
-        """An event has come; if it is too much, which limit says so."""
-        if self._events is None or self._events.spend(1, now):
-            return None
-        return f"more than {self._limit.events:g} events a second (burst: {self._events.capacity:g})"
-
-    def on_message(self, message: str | bytes, now: float) -> str | None:
-        """A message has come; if it is too much, which limit says so."""
-        if self._bytes is None or self._bytes.spend(byte_length(message), now):
-            return None
-        return f"more than {self._limit.bytes:g} bytes a second (burst: {self._bytes.capacity:g})"
+    def on_packet(self, events: int, size: int, now: float) -> str | None:
+        """A packet has come, of so many events (one or none) and bytes; if it is too much, which limit says so."""
+        excess = None
+        for unit, bucket in self._buckets:
+            if not bucket.spend(events if unit == "events" else size, now) and excess is None:
+                excess = f"more than {bucket.rate:g} {unit} a second (burst: {bucket.capacity:g})"
+        return excess
 
     @property
     def ready_at(self) -> float:
-        """When the next message may be read."""
-        return max(bucket.ready_at for bucket in (self._events, self._bytes) if bucket is not None)
+        """When the next packet may be read."""
+        return max(bucket.ready_at for _, bucket in self._buckets)
 
 
 def byte_length(message: str | bytes) -> int:

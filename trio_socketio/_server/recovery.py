@@ -169,10 +169,13 @@ class Passport:
 
     # Being there
 
-    def emit(self, socket: Socket, packet: Packet, encoded: EncodedPacket) -> None:
-        """Send an event through the socket's own room, so that it is kept; also while its client is away."""
-        options = BroadcastOptions(rooms=frozenset((socket.id,)), compress=encoded.compress)
-        self._adapter.broadcast_nowait(packet, encoded, options)
+    async def emit(self, id: str, packet: Packet, encoded: EncodedPacket) -> None:
+        """Send an event through the own room of the socket with this id, so that it is kept; also while it is away."""
+        await self._adapter.broadcast(packet, encoded, _only_for(id, encoded))
+
+    def emit_nowait(self, id: str, packet: Packet, encoded: EncodedPacket) -> None:
+        """Like `emit`, without waiting."""
+        self._adapter.broadcast_nowait(packet, encoded, _only_for(id, encoded))
 
     # Going
 
@@ -186,6 +189,10 @@ class Passport:
             self._socket.conn.finish(TRANSPORT_CLOSE, "the client has come back on another connection")
         if self.is_awaited:
             await self._gone.wait()
+
+    def hasten(self, id: str) -> None:
+        """The server is about to disconnect the socket: what was emitted to it before goes first."""
+        self._adapter.hasten(id)
 
     def lose(self, reason: str) -> None:
         """The socket ends."""
@@ -207,6 +214,10 @@ class Passport:
         finally:
             del self._recovery.holders[self.pid]
             self._gone.set()
+
+
+def _only_for(id: str, encoded: EncodedPacket) -> BroadcastOptions:
+    return BroadcastOptions(rooms=frozenset((id,)), compress=encoded.compress)
 
 
 def _fit(missed: Sequence[EncodedPacket], socket: Socket) -> bool:

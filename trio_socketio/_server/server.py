@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import re
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
 from .._engine.config import EngineConfig, unknown_option
-from .._engine.engine import LAST_ANSWERS, Engine
-from .._errors import ConnectionRefused, EventArgumentsError
+from .._engine.engine import Engine
+from .._engine.life import LAST_ANSWERS
+from .._errors import ConnectionRefused, EventArgumentsError, plain_exceptions
 from .._frontends.serving import Serving
-from .._listeners import Listeners
+from .._listeners import Listeners, raise_cancellations
 from .client_files import ClientFiles
 from .config import ServerConfig
 from .connection import Connection
@@ -29,6 +31,7 @@ from .throttled import ThrottledConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
     from typing import Self
 
     from typing_extensions import Unpack
@@ -92,6 +95,7 @@ class Server(Broadcasting, Serving, Generic[DataT]):
         self.parents: Parents = Parents(self)
         #: What sockets are told instead of their session's reason, while the server shuts down.
         self.close_reason: str | None = None
+        self._adapters: trio.Nursery | None = None
         self._connections: set[Connection] = set()
         self._error_listeners = Listeners({"error": 3}, sync_only=("error",))
         self.sockets: Namespace[DataT] = self.of("/")
@@ -132,8 +136,7 @@ class Server(Broadcasting, Serving, Generic[DataT]):
         namespace = self.namespaces[name] = Namespace(name, self)
         if parent is not None:
             parent.adopt(namespace)
-        if self.is_running:
-            self.engine.start_soon(self._start_namespace, namespace)
+        self.spawn(self._run_late, namespace)
         if name != "/":
             for listener in self.sockets.take_listeners("new_namespace"):
                 try:
@@ -142,11 +145,22 @@ class Server(Broadcasting, Serving, Generic[DataT]):
                     logger.exception("a new_namespace listener failed")
         return namespace
 
-    async def _start_namespace(self, namespace: Namespace) -> None:
+    def spawn(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Start a task in the nursery of the adapters; if they have stopped, nothing."""
+        if self._adapters is not None:
+            # Not in the context of the client whose doing it may be.
+            self._context.run(self._adapters.start_soon, fn, *args)
+
+    async def _run_late(self, namespace: Namespace) -> None:
+        """Run a namespace that was made while the server was running: its failure is no concern of the others."""
+        if self._adapters is None or self.namespaces.get(namespace.name) is not namespace:
+            return  # it was stopped in the tick in which it was to begin
         try:
-            await namespace.start()
+            await namespace.run()
         except Exception:
-            logger.exception("the adapter of %r could not be started", namespace)
+            logger.exception("the adapter of %r has failed", namespace)
+        except BaseExceptionGroup as group:
+            raise_cancellations(group, lambda error: logger.error("%r has failed", namespace, exc_info=error))
 
     def find_namespace(self, name: str, parent: ParentNamespace | None = None) -> Namespace | None:
         """The namespace that a client asks for; made, if a parent wants it."""
@@ -158,10 +172,7 @@ class Server(Broadcasting, Serving, Generic[DataT]):
         name, parent = namespace.name, namespace.parent
         if self.config.cleanup_empty_child_namespaces and parent and self.namespaces.get(name) is namespace:
             del self.namespaces[name], parent.children[name]
-            try:
-                await namespace.close()
-            except Exception:  # a socket's end waits for this, which has no part in it
-                logger.exception("the adapter of %r could not be closed", namespace)
+            await namespace.stop()
 
     @property
     def adapter(self) -> Adapter:
@@ -240,15 +251,11 @@ class Server(Broadcasting, Serving, Generic[DataT]):
         elif self.config.handler_errors == "raise":
             self.engine.raise_soon(error)
 
-    # Other servers
-
-    async def server_side_emit(self, event: str, *args: Any) -> None:
-        """See `Namespace.server_side_emit`."""
-        await self.sockets.server_side_emit(event, *args)
-
-    async def server_side_emit_with_ack(self, event: str, *args: Any) -> list[Any]:
-        """See `Namespace.server_side_emit_with_ack`."""
-        return await self.sockets.server_side_emit_with_ack(event, *args)
+    def on_server_side_error(self, error: Exception, namespace: Namespace, event: str | int) -> None:
+        """An exception has left the handler of another server's event."""
+        logger.error("a handler of %r, emitted by another server to %r, failed", event, namespace, exc_info=error)
+        if self.config.handler_errors == "raise":
+            self.engine.raise_soon(error)
 
     # Life
 
@@ -266,19 +273,36 @@ class Server(Broadcasting, Serving, Generic[DataT]):
         Raises:
             RuntimeError: It is running already.
         """
+        if self.is_running:
+            raise RuntimeError("it is running already")
         try:
-            async with self.engine.running():
-                for namespace in list(self.namespaces.values()):
-                    await namespace.start()
-                try:
-                    yield self
-                finally:
-                    self.close_reason = SHUTTING_DOWN
+            with plain_exceptions():
+                async with self._cluster(), trio.open_nursery() as adapters:
+                    self._adapters, self._context = adapters, contextvars.copy_context()
+                    try:
+                        for namespace in list(self.namespaces.values()):
+                            await adapters.start(namespace.run)
+                        async with self.engine.running():
+                            try:
+                                yield self
+                            finally:
+                                self.close_reason = SHUTTING_DOWN
+                    finally:
+                        await self._stop_namespaces()
         finally:
             self.close_reason = None
-            with trio.CancelScope(deadline=trio.current_time() + self.config.disconnect_timeout, shield=True):
+
+    def _cluster(self) -> AbstractAsyncContextManager[Any]:
+        """What the adapters of all namespaces share, such as a connection to Redis; most have nothing."""
+        running = getattr(self.config.adapter, "running", None)
+        return nullcontext() if running is None else running()
+
+    async def _stop_namespaces(self) -> None:
+        self._adapters = None
+        with trio.CancelScope(deadline=trio.current_time() + self.config.disconnect_timeout, shield=True):
+            async with trio.open_nursery() as nursery:
                 for namespace in list(self.namespaces.values()):
-                    await namespace.close()
+                    nursery.start_soon(namespace.stop)
 
     async def close(self) -> None:
         """Disconnect everybody at once (``server shutting down``), and stop serving.

@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
-from .._adapters.contract import BroadcastOptions, SocketDetails
-from .._errors import LocalProtocolError, SocketDisconnected
+from .._adapters.contract import SocketDetails
+from .._adapters.targets import one_or_more
+from .._errors import LocalProtocolError
 from .._listeners import Listener, Listeners, inspect_listener, raise_cancellations, refuse_coroutine
 from .._wire.packets import Packet, PacketType
-from .acks import EventAck, SingleAck, unpack
-from .catch_all import CatchAllListening
+from .acks import EventAck, unpack
 from .data import DataT
+from .emitting import Emitting
 from .event_types import AnswerT, ArgsT, event_name
 from .events import Event, EventQueue
 from .handlers import ENDINGS, with_decoder
 from .handshake import Handshake
-from .operator import BroadcastOperator, SocketOperator, one_or_more
 from .statistics import SocketStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from .._adapters.contract import PendingAck
     from .._engine.contract import Request
     from .._engine.session import Session
     from .._wire.encoded import EncodedPacket
-    from .acks import PendingAck
     from .connection import Connection
     from .event_types import Decorator, EventType
     from .namespace import Namespace
@@ -56,7 +56,7 @@ TRANSITIONS = {
 }
 
 
-class Socket(CatchAllListening, Generic[DataT]):
+class Socket(Emitting, Generic[DataT]):
     """One client in one namespace; made by the server, and given to ``connection`` handlers.
 
     Attributes:
@@ -194,185 +194,18 @@ class Socket(CatchAllListening, Generic[DataT]):
         Raises:
             SocketDisconnected: The socket has ended.
         """
-        self._require_alive()
+        self.require_alive()
         self.spawn(self._events.run_task, fn, *args)
-
-    # Emitting
-
-    @overload
-    async def emit(self, event: EventType[Any, *ArgsT], *args: *ArgsT) -> None: ...
-    @overload
-    async def emit(self, event: str | int, *args: Any) -> None: ...
-    async def emit(self, event: Any, *args: Any) -> None:  # type: ignore[misc]  # mypy does not see that Any takes *ArgsT
-        """Send an event to this client.
-
-        Waits while more than half of the session's outbox is in use; the packet is queued when this returns, and leaves
-        at the end of the scheduler's tick, or with the client's next poll. When cancelled, nothing has been sent.
-
-        Args:
-            event: Not one of the protocol's own names.
-            args: JSON values, with bytes anywhere in them.
-
-        Raises:
-            EncodeError: A value that cannot be encoded; nothing was queued.
-            ReservedEventError: The name is the protocol's own.
-            SocketDisconnected: The socket has ended, and with ``connection_state_recovery``: its client cannot come
-                back any more.
-        """
-        event = event_name(event)
-        await self.send_event(event, args)
-
-    @overload
-    def emit_nowait(self, event: EventType[Any, *ArgsT], *args: *ArgsT) -> None: ...
-    @overload
-    def emit_nowait(self, event: str | int, *args: Any) -> None: ...
-    def emit_nowait(self, event: Any, *args: Any) -> None:  # type: ignore[misc]  # mypy does not see that Any takes *ArgsT
-        """Like `emit`, without waiting.
-
-        Raises:
-            trio.WouldBlock: The session's outbox has no room for it; nothing was queued.
-        """
-        event = event_name(event)
-        self.send_event_nowait(event, args)
-
-    @overload
-    async def emit_with_ack(self, event: EventType[AnswerT, *ArgsT], *args: *ArgsT) -> AnswerT: ...
-    @overload
-    async def emit_with_ack(self, event: str | int, *args: Any) -> Any: ...
-    async def emit_with_ack(self, event: Any, *args: Any) -> Any:  # type: ignore[misc]  # mypy does not see that Any takes *ArgsT
-        """Send an event to this client, and wait for its acknowledgement.
-
-        The time belongs to the caller: put it under `trio.move_on_after` or `trio.fail_after`. When cancelled, a late
-        answer is ignored.
-
-        Returns:
-            None, the value, or a tuple of several, as the client gave them.
-
-        Raises:
-            SocketDisconnected: The socket has ended, or ends before it answers; at once, not at a timeout.
-        """
-        event = event_name(event)
-        return await self.ask(event, args, BroadcastOptions())
-
-    async def ask(self, event: str | int, args: Sequence[Any], options: BroadcastOptions) -> Any:
-        """`emit_with_ack`, with flags."""
-        self._require_alive()
-        id = self.namespace.next_ack_id()
-        encoded = self.encode_event(event, args, id, options.compress)
-        ack = self.acks[id] = SingleAck()
-        try:
-            if options.volatile:
-                self.send_volatile(encoded, event, args)
-            else:
-                await self.send_packet(encoded, event, args)
-            return await ack.wait()
-        except trio.EndOfChannel:
-            raise SocketDisconnected(self._why[0]) from None
-        finally:
-            self.acks.pop(id, None)
-
-    def encode_event(
-        self, event: str | int, args: Sequence[Any], id: int | None = None, compress: bool = True
-    ) -> EncodedPacket:
-        """An event for this socket's namespace, encoded."""
-        return self.namespace.encode_event(event, args, id, compress)
-
-    async def send_event(self, event: str | int, args: Sequence[Any], compress: bool = True) -> None:
-        """`emit`, with flags."""
-        encoded = self.encode_event(event, args, compress=compress)
-        if self.passport is None or self.state is State.CONNECTING:
-            await self.send_packet(encoded, event, args)
-        else:
-            await self.conn.wait_writable(encoded)
-            self._send_kept(self.passport, encoded, event, args)
-
-    def send_event_nowait(self, event: str | int, args: Sequence[Any], compress: bool = True) -> None:
-        """`emit_nowait`, with flags."""
-        encoded = self.encode_event(event, args, compress=compress)
-        if self.passport is None or self.state is State.CONNECTING:
-            self.send_packet_nowait(encoded, event, args)
-        elif self.alive and not self.conn.has_room(encoded):
-            raise trio.WouldBlock
-        else:
-            self._send_kept(self.passport, encoded, event, args)
-
-    def _send_kept(self, passport: Passport, encoded: EncodedPacket, event: str | int, args: Sequence[Any]) -> None:
-        if not passport.is_awaited:
-            self._require_alive()
-        passport.emit(self, self.namespace.event_packet(event, args), encoded)
-
-    async def send_packet(self, encoded: EncodedPacket, event: str | int, args: Sequence[Any]) -> None:
-        """Queue an event, after waiting for room."""
-        await self.conn.wait_writable(encoded)
-        self._require_alive()
-        self._write(encoded, event, args)
-
-    def send_packet_nowait(self, encoded: EncodedPacket, event: str | int, args: Sequence[Any]) -> None:
-        """Queue an event, if there is room."""
-        self._require_alive()
-        if not self.conn.has_room(encoded):
-            raise trio.WouldBlock
-        self._write(encoded, event, args)
-
-    def send_volatile(self, encoded: EncodedPacket, event: str | int, args: Sequence[Any]) -> None:
-        """Queue an event if it leaves at once; else, or if the socket has ended, drop it."""
-        if self._outgoing and self.alive:
-            self.tell_outgoing(event, args)
-        if self.conn.writable and self.alive:
-            self.conn.write(encoded)
-
-    def _write(self, encoded: EncodedPacket, event: str | int, args: Sequence[Any]) -> None:
-        if self._outgoing:
-            self.tell_outgoing(event, args)
-            self._require_alive()  # one that failed may have cost the socket its life
-        if not self.conn.write(encoded):
-            raise SocketDisconnected(self._why[0] or "forced close")
 
     @property
     def alive(self) -> bool:
         """Whether anything may still be sent or started for it."""
         return self.state is State.CONNECTED or self.state is State.CONNECTING
 
-    def _require_alive(self) -> None:
-        if not self.alive:
-            raise SocketDisconnected(self._why[0])
-
     @property
-    def volatile(self) -> SocketOperator:
-        """For packets that may be dropped if the client cannot take them at once."""
-        return SocketOperator(self, BroadcastOptions(volatile=True))
-
-    def compress(self, compress: bool) -> SocketOperator:
-        """For packets that a transport may, or may not, compress."""
-        return SocketOperator(self, BroadcastOptions(compress=compress))
-
-    def timeout(self, seconds: float) -> SocketOperator:
-        """For acknowledgements with a time limit, in seconds: `AckTimeout` is raised when it has passed."""
-        return SocketOperator(self, BroadcastOptions(timeout=seconds))
-
-    # Everybody else
-
-    @property
-    def broadcast(self) -> BroadcastOperator:
-        """Everybody in the namespace but this socket."""
-        return BroadcastOperator(self.namespace, BroadcastOptions(except_rooms=frozenset((self.id,))))
-
-    def to(self, rooms: str | Iterable[str]) -> BroadcastOperator:
-        """Everybody in these rooms but this socket."""
-        return self.broadcast.to(rooms)
-
-    def in_(self, rooms: str | Iterable[str]) -> BroadcastOperator:
-        """The same as `to`."""
-        return self.broadcast.to(rooms)
-
-    def except_(self, rooms: str | Iterable[str]) -> BroadcastOperator:
-        """Everybody but those in these rooms, and but this socket."""
-        return self.broadcast.except_(rooms)
-
-    @property
-    def local(self) -> BroadcastOperator:
-        """Everybody on this server but this socket."""
-        return self.broadcast.local
+    def keeper(self) -> Passport | None:
+        """By which events are kept for its client; those that middlewares emit are not."""
+        return None if self.state is State.CONNECTING else self.passport
 
     # Rooms
 
@@ -382,7 +215,7 @@ class Socket(CatchAllListening, Generic[DataT]):
         Raises:
             SocketDisconnected: The socket has ended.
         """
-        self._require_alive()
+        self.require_alive()
         await self.namespace.adapter.add_all(self.id, one_or_more(rooms))
 
     async def leave(self, room: str) -> None:
@@ -490,8 +323,8 @@ class Socket(CatchAllListening, Generic[DataT]):
         """Disconnect from the namespace; reason ``server namespace disconnect`` on this side.
 
         Returns when the socket's tasks are over, its ``disconnecting`` and ``disconnect`` handlers included; called in
-        one of these tasks, at once, and that task goes on. No matter if it is disconnected already. When cancelled, the
-        disconnect takes place all the same.
+        one of these tasks, at once, and that task goes on. Does nothing if the socket is not connected (yet, or any
+        more). When cancelled, the disconnect takes place all the same.
 
         Args:
             close: Close the session underneath, and with it the client's sockets in other namespaces. Every task of
@@ -503,9 +336,13 @@ class Socket(CatchAllListening, Generic[DataT]):
 
     def begin_disconnect(self, close: bool = False, description: str | None = None) -> None:
         """Tell the client, and end the socket; with `close`, all sockets of the session, and the session."""
+        if not self.connected:
+            return  # the client may be in its middlewares, or have come back as another socket
         if close:
             self._connection.disconnect(description)
         elif self.state is State.CONNECTED:
+            if self.passport is not None:
+                self.passport.hasten(self.id)
             # In this order, because the packet may be one too many for the outbox, which ends all that have not ended.
             self.begin_end(SERVER_DISCONNECTED, description)
             self._connection.dismiss(self)
