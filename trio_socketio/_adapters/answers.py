@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from typing import Self
 
+    from .._wire.cluster import MessageType
     from .contract import PendingAck
 
 #: Seconds after which a wait asks the bus for the first time who is there now, and then again. It costs the bus more
@@ -113,6 +114,7 @@ class AckStream:
     """
 
     __slots__ = (
+        "_answer_types",
         "_answered",
         "_asked",
         "_complete",
@@ -136,6 +138,7 @@ class AckStream:
         self._complete = self._done = False
         self._tables: list[tuple[MutableMapping[Any, Any], int | str]] = []
         self._roll = Roll(0)
+        self._answer_types: frozenset[MessageType] = frozenset()
         self._recheck: Callable[[], Awaitable[AbstractSet[str] | None]] | None = None
         self._outstanding: dict[str, int] = {}
         self.responses: list[Any] = []
@@ -172,6 +175,7 @@ class AckStream:
         request_id: str,
         roll: Roll,
         recheck: Callable[[], Awaitable[AbstractSet[str] | None]],
+        answer_types: frozenset[MessageType],
     ) -> None:
         """Expect other servers to say how many clients they ask, or to answer themselves.
 
@@ -180,10 +184,15 @@ class AckStream:
             request_id: The id.
             roll: Who is expected.
             recheck: Asks who is there; None if that cannot be told.
+            answer_types: What an answer may be.
         """
-        self._roll, self._recheck = roll, recheck
+        self._roll, self._recheck, self._answer_types = roll, recheck, answer_types
         requests[request_id] = self
         self._tables.append((requests, request_id))
+
+    def expects(self, type: MessageType) -> bool:
+        """Whether this is an answer to what was asked."""
+        return type in self._answer_types
 
     def on_client_count(self, uid: str | None, count: int) -> None:
         """A server asks so many clients."""
@@ -252,7 +261,7 @@ class AckStream:
                 return self._keep(self._receive.receive_nowait())  # it was in time, even if its reader was not
             except trio.WouldBlock:
                 if trio.current_time() >= self._deadline:
-                    missing = self._asked - self._answered - self._left + self._roll.missing_count
+                    missing = max(0, self._asked - self._answered - self._left) + self._roll.missing_count
                     raise AckTimeout(self.responses, missing, self._roll.missing) from None
                 await self._ask_who_is_there()
 

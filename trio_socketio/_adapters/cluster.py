@@ -293,7 +293,7 @@ class ClusterAdapter:
         """A message whose answers are expected from now on, until somebody abandons them."""
         request_id = secrets.token_hex(8)
         encoded = self._encode(type, content, options, request_id)
-        answers.expect_servers(self._requests, request_id, roll, self.bus.members)
+        answers.expect_servers(self._requests, request_id, roll, self.bus.members, ANSWERS[type])
         return encoded
 
     # What is published
@@ -409,9 +409,7 @@ class ClusterAdapter:
         def on_bad_data(error: Exception) -> None:
             logger.warning("the data of the socket %s is not told to other servers: %s", id, error)
 
-        return details_to_wire(
-            details.id, details.handshake, details.rooms, details.data, on_bad_data=on_bad_data
-        )
+        return details_to_wire(details.id, details.handshake, details.rooms, details.data, on_bad_data=on_bad_data)
 
     def _on_socket_ids(self, message: Message) -> None:
         ids = self.local.sockets(read_target(message.target))
@@ -426,29 +424,34 @@ class ClusterAdapter:
             answer = partial(self._answer, message, MessageType.SERVER_SIDE_EMIT_RESPONSE)
         self._directory.on_server_side_emit(message.content, answer)
 
+    def _answered(self, message: Message) -> AckStream | None:
+        """Our request that this answers; None if nobody waits for it, or for something of another kind."""
+        request = self._requests.get(message.request_id or "")
+        return request if request is not None and request.expects(message.type) else None
+
     def _on_client_count(self, message: Message) -> None:
-        if request := self._requests.get(message.request_id or ""):
+        if request := self._answered(message):
             request.on_client_count(message.uid, message.content)
 
     def _on_ack(self, message: Message) -> None:
-        if request := self._requests.get(message.request_id or ""):
+        if request := self._answered(message):
             request.on_remote_ack(message.uid, message.content)
 
     def _on_fetched(self, message: Message) -> None:
-        if request := self._requests.get(message.request_id or ""):
+        if request := self._answered(message):
             found = [SocketDetails(*details_from_wire_untrusted(details)) for details in message.content]
             request.on_server_answer(message.uid, found)
 
     def _on_server_answers(self, message: Message) -> None:
-        if request := self._requests.get(message.request_id or ""):
+        if request := self._answered(message):
             request.on_server_answer(message.uid, message.content)
 
     def _on_server_answer(self, message: Message) -> None:
-        if request := self._requests.get(message.request_id or ""):
+        if request := self._answered(message):
             request.on_server_answer(message.uid, [message.content])
 
     def _on_applied(self, message: Message) -> None:
-        if request := self._requests.get(message.request_id or ""):
+        if request := self._answered(message):
             request.on_applied(message.uid)
 
     def _on_nothing(self, message: Message) -> None:
@@ -457,6 +460,18 @@ class ClusterAdapter:
     def __repr__(self) -> str:
         return f"<ClusterAdapter of {self._directory.name} as {self.bus.uid}, {len(self.rooms)} rooms here>"
 
+
+#: What the answers to a request are.
+ANSWERS: dict[MessageType, frozenset[MessageType]] = {
+    MessageType.BROADCAST: frozenset(
+        {MessageType.BROADCAST_CLIENT_COUNT, MessageType.BROADCAST_ACK, MessageType.APPLIED}
+    ),
+    MessageType.SOCKETS_JOIN: frozenset({MessageType.APPLIED}),
+    MessageType.SOCKETS_LEAVE: frozenset({MessageType.APPLIED}),
+    MessageType.FETCH_SOCKETS: frozenset({MessageType.FETCH_SOCKETS_RESPONSE}),
+    MessageType.SERVER_SIDE_EMIT: frozenset({MessageType.SERVER_SIDE_EMIT_RESPONSE}),
+    MessageType.ALL_ROOMS: frozenset({MessageType.ALL_ROOMS_RESPONSE}),
+}
 
 RECEIVERS: dict[MessageType, Callable[[ClusterAdapter, Message], None]] = {
     MessageType.INITIAL_HEARTBEAT: ClusterAdapter._on_nothing,

@@ -73,9 +73,7 @@ class MemoryCluster:
     def partition(self, *groups: Iterable[str]) -> None:
         """Lose everything between servers of different groups; what a server that is in none sends gets everywhere."""
         sides = {name: number for number, group in enumerate(groups) for name in group}
-        self.lose = lambda sender, receiver: (
-            sender in sides and receiver in sides and sides[sender] != sides[receiver]
-        )
+        self.lose = lambda sender, receiver: sender in sides and receiver in sides and sides[sender] != sides[receiver]
 
     def heal(self) -> None:
         """No delays, no losses."""
@@ -152,7 +150,8 @@ class MemoryBus:
 
     def publish(self, encoded: bytes) -> bool:
         others = [bus for uid, bus in self._cluster.members(self._namespace).items() if uid != self.uid]
-        return all([other.take(self.uid, encoded) for other in others])
+        taken = [other.take(self.uid, encoded) for other in others]  # by every one of them, whatever the first says
+        return all(taken)
 
     def answer(self, requester: str | None, encoded: bytes) -> bool:
         other = self._cluster.members(self._namespace).get(requester or "")

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from trio_socketio import Server, ServerStatistics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio_socketio.testing.pytest_plugin import OpenClient
+
+TESTS = """
+import pytest
+from trio_socketio import Server
+
+async def test_echo(memory_client, autojump_clock):
+    io = Server()
+    io.handle("echo", lambda socket, text: text)
+    client = await memory_client(io, transport="polling")
+    assert await client.emit_with_ack("echo", "hi") == "hi"
+
+@pytest.mark.xfail(strict=True)
+async def test_a_handler_that_raises(memory_client, autojump_clock):
+    def fail():
+        raise ValueError
+    io = Server()
+    client = await memory_client(io)
+    client.on("fail", fail)
+    await io.emit("fail")
+    await client.wait_disconnected()
+"""
+
+
+async def test_clients_stay_until_the_end_of_the_test(memory_client: OpenClient) -> None:
+    io = Server()
+    first, second = await memory_client(io), await memory_client(io, transport="polling")
+    assert first.connected
+    assert second.transport == "polling"
+    assert io.statistics() != ServerStatistics()
+
+
+def test_it_works_where_it_is_asked_for_and_only_there(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini", "test_it.py"]
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
+
+    def run() -> str:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=50).stdout
+
+    assert "fixture 'memory_client' not found" in run()
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["trio_socketio.testing.pytest_plugin"]\n')
+    assert "1 passed, 1 xfailed" in run()

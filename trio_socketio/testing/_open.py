@@ -1,0 +1,82 @@
+"""Connecting a client to a server, with whatever has to be there for that."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from .._errors import plain_exceptions
+from ._asgi import ASGINetwork, lifespan
+from ._client import MemoryClient
+from ._link import Link
+from ._network import ListenerNetwork
+from ._session import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from .. import Server
+    from ._asgi import ASGI
+    from ._session import Transport
+
+
+@asynccontextmanager
+async def open_client(
+    io: Server[Any],
+    namespace: str = "/",
+    *,
+    auth: Mapping[str, Any] | None = None,
+    transport: Transport = "websocket",
+    upgrade: bool = False,
+    app: ASGI | None = None,
+    path: str | None = None,
+    query: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> AsyncIterator[MemoryClient]:
+    """Connect a client to a server in the same process; it says goodbye when the context is left.
+
+    It speaks to the server's own listener through a connection in memory, so it works on a virtual clock
+    (`trio.testing.MockClock`), and nothing that a client on a network would meet is left out. If the server is not
+    running, it runs for as long as the context; of several clients, the first one's.
+
+    Args:
+        io: The server.
+        namespace: Where to connect.
+        auth: What to say with CONNECT.
+        transport: ``"websocket"`` or ``"polling"``, to begin with.
+        upgrade: Whether to go from long-polling to a WebSocket before the client connects to its namespace.
+        app: An ASGI app with the server in it, such as ``ASGIApp(io)``, to go through instead of the listener.
+        path: Where the server is; by default its own ``path``. For an app that mounts it below another one.
+        query: Added to the query of the handshake.
+        headers: Of all requests.
+
+    Raises:
+        ConnectionRefused: The server does not want it; see `MemoryClient.reconnect`.
+        ValueError: Another transport, or an upgrade from a WebSocket.
+        Exception: What the handlers of the client raise.
+    """
+    if transport not in ("websocket", "polling"):
+        raise ValueError(f"transport is 'websocket' or 'polling', not {transport!r}")
+    if upgrade and transport == "websocket":
+        raise ValueError("an upgrade begins with transport='polling'")
+    with plain_exceptions():
+        async with _serving(io, app), trio.open_nursery() as nursery:
+            network = ListenerNetwork(io, nursery) if app is None else ASGINetwork(app, nursery)
+            base = (io.engine.config.path if path is None else path).rstrip("/") + "/"
+            lines = tuple((headers or {}).items())
+            endpoint = Endpoint(network, base, transport, upgrade, query or {}, lines)
+            link = Link(endpoint, io.config.parser, nursery)
+            client = MemoryClient(link, namespace, auth)
+            await client.reconnect()
+            yield client
+            await link.close()
+            nursery.cancel_scope.cancel()
+
+
+def _serving(io: Server[Any], app: ASGI | None) -> AbstractAsyncContextManager[object]:
+    if io.is_running:
+        return nullcontext()
+    return io.running() if app is None else lifespan(app)

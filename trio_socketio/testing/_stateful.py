@@ -1,0 +1,175 @@
+"""State machines of Hypothesis whose rules are async.
+
+Hypothesis calls a rule and looks at what it returns, so a rule has to be synchronous by the time it is called. What the
+decorators have noted is kept in objects with a ``function``: there, an async function is replaced by one that makes a
+step of it. The printed history, bundles, notes and shrinking are then what they always are.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+import trio
+
+from ._stepper import TrioStepper
+
+try:
+    import hypothesis
+    from hypothesis import stateful
+except ImportError as _error:
+    raise ImportError("TrioStateMachine needs Hypothesis: pip install trio-socketio[testing]") from _error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+T = TypeVar("T")
+F = TypeVar("F", bound="Callable[..., Any]")
+
+#: What Hypothesis calls its notes of rules; invariants are looked at only.
+_RULES = ("hypothesis_stateful_rule", "hypothesis_stateful_initialize_rule")
+
+
+class TrioStateMachine(stateful.RuleBasedStateMachine):
+    """A ``hypothesis.stateful.RuleBasedStateMachine`` that runs on Trio, on a virtual clock.
+
+    ::
+
+        class Chat(TrioStateMachine):
+            @initialize()
+            async def start(self):
+                self.io = make_server()
+                await self.enter(self.io.running())
+                self.client = await self.enter(open_client(self.io))
+
+            @rule(text=st.text())
+            async def say(self, text):
+                assert await self.client.emit_with_ack("chat", text) == "delivered"
+
+        TestChat = Chat.TestCase
+
+    Methods that are decorated with ``rule``, ``initialize`` or ``invariant`` may be async, and so may `teardown`. Each
+    is a step of a `TrioStepper`: when it is over, all tasks wait for something, and time stands still until a step asks
+    for it (``await trio.sleep(10)``). Background tasks belong to `nursery` and live across steps; if one fails, the
+    step in which it did raises its exception.
+
+    Attributes:
+        cushion: See `TrioStepper`; for a class to assign.
+        step_limit: Likewise.
+    """
+
+    cushion: ClassVar[float] = 0.0
+    step_limit: ClassVar[float] = 3600.0
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in dir(cls):
+            _make_steps_of(inspect.getattr_static(cls, name))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stepper: TrioStepper | None = None
+        # It is the instance's that Hypothesis calls, so the class's own may be async.
+        vars(self)["teardown"] = self._end
+
+    @property
+    def stepper(self) -> TrioStepper:
+        """What makes the steps; begins with the first use of it."""
+        # Not in __init__: should that of a subclass fail, nobody would end the run.
+        if self._stepper is None:
+            self._stepper = TrioStepper(cushion=self.cushion, step_limit=self.step_limit).__enter__()
+        return self._stepper
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """For background tasks, which live until the machine's end."""
+        return self.stepper.nursery
+
+    async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
+        """Enter an async context manager that stays entered until the machine's end.
+
+        Returns:
+            What it gives.
+        """
+        return await self.stepper.enter(context)
+
+    def teardown(self) -> Awaitable[None] | None:  # type: ignore[override]  # what it returns is awaited
+        """The last step, before background tasks are cancelled and contexts are left; override it, async or not.
+
+        Not called if it is async and a background task has ended the run.
+        """
+
+    def _end(self) -> None:
+        teardown = type(self).teardown
+        try:
+            if not self.stepper.is_over:
+                self._make_step(teardown)
+            elif not inspect.iscoroutinefunction(teardown):
+                teardown(self)
+        finally:
+            self.stepper.close()
+
+    def _make_step(self, fn: Callable[..., Any], **arguments: Any) -> Any:
+        async def step() -> Any:
+            result = fn(self, **arguments)
+            return await result if inspect.isawaitable(result) else result
+
+        return self.stepper.run(step)
+
+
+# For type checkers, the decorators of Hypothesis want functions that are not async; otherwise these are the same.
+
+
+def rule(*, targets: Sequence[Any] = (), target: Any = None, **strategies: Any) -> Callable[[F], F]:
+    """``hypothesis.stateful.rule``, whose type allows async functions."""
+    decorate: Any = stateful.rule(targets=targets, target=target, **strategies)
+    return cast("Callable[[F], F]", decorate)
+
+
+def initialize(*, targets: Sequence[Any] = (), target: Any = None, **strategies: Any) -> Callable[[F], F]:
+    """``hypothesis.stateful.initialize``, whose type allows async functions."""
+    decorate: Any = stateful.initialize(targets=targets, target=target, **strategies)
+    return cast("Callable[[F], F]", decorate)
+
+
+def invariant(*, check_during_init: bool = False) -> Callable[[F], F]:
+    """``hypothesis.stateful.invariant``, whose type allows async functions."""
+    decorate: Any = stateful.invariant(check_during_init=check_during_init)
+    return cast("Callable[[F], F]", decorate)
+
+
+def _make_steps_of(member: object) -> None:
+    """Let a decorated method be a step when Hypothesis calls it."""
+    for name, marker in vars(member).items() if inspect.isfunction(member) else ():
+        fn: Any = getattr(marker, "function", None)
+        # A rule that is not async may start tasks, so it is a step as well; an invariant should only look.
+        if name.startswith("hypothesis_stateful") and (name in _RULES or inspect.iscoroutinefunction(fn)):
+            object.__setattr__(marker, "function", _as_step(fn))  # past a frozen dataclass, which it is by now
+
+
+def _as_step(fn: Callable[..., Any]) -> Callable[..., Any]:
+    if hasattr(fn, "is_step"):
+        return fn  # inherited, and done already
+
+    @functools.wraps(fn)
+    def make_step(machine: TrioStateMachine, **arguments: Any) -> Any:
+        return machine._make_step(fn, **arguments)
+
+    vars(make_step)["is_step"] = True
+    return make_step
+
+
+def _repeat_schedules() -> None:
+    """Let Trio's scheduler take its decisions from Hypothesis: a failure has to happen again in the same way.
+
+    With pytest-trio this is done already. It is what Trio has the switch for, though it has no public name.
+    """
+    scheduler: Any = trio._core._run
+    if getattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True) is False:
+        scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True
+        hypothesis.register_random(scheduler._r)
+
+
+_repeat_schedules()
