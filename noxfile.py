@@ -18,7 +18,7 @@ nox.options.sessions = ["tests", "lint", "types", "docs"]
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")
-CODE = ["trio_socketio", "tests", "examples", "docs", "noxfile.py"]
+CODE = ["trio_socketio", "tests", "examples", "benchmarks", "docs", "noxfile.py"]
 
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
@@ -119,6 +119,22 @@ def demo(session: nox.Session) -> None:
     ensure_node(session)
     npm_ci(session, (ROOT / "examples" / program).parent)
     session.run("python", f"examples/{program}", *arguments)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """How fast it is, next to others; ``-- --quick``, ``-- --only echo,ack --rounds 3 --servers trio,node``."""
+    install_group(session, "bench")
+    ensure_node(session)
+    npm_ci(session, ROOT / "benchmarks")
+    session.run("python", "-m", "benchmarks", "run", *session.posargs)
+
+
+@nox.session
+def profile(session: nox.Session) -> None:
+    """A flame graph of the server under a load of the benchmarks: ``-- echo``."""
+    install_group(session, "bench")
+    session.run("python", "-m", "benchmarks", "profile", *session.posargs)
 
 
 @nox.session

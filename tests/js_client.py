@@ -335,8 +335,10 @@ class Client:
         """From now on, acknowledge this event with its own arguments."""
         await self._command("reply", event=event, reply="echo")
 
-    async def reconnect(self) -> None:
-        """Connect again after a disconnection, and wait for it."""
+    async def reconnect(self, url: str | None = None) -> None:
+        """Connect again after a disconnection, to another server if a URL is given, and wait for it."""
+        if url is not None:
+            await self._command("move", url=url)
         await self._command("connect")
         await self.connected()
 

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 
 #: These are lists of names: they may import anything and define nothing.
-PUBLIC_MODULES = ("__init__", "__main__", "abc", "admin", "asgi", "engineio", "redis")
+PUBLIC_MODULES = ("__init__", "__main__", "abc", "admin", "asgi", "engineio", "redis", "testing")
 
 #: Part of the package ("" is all of it) -> what it may not import from outside, with the reason.
 FORBIDDEN: dict[str, dict[str, str]] = {
@@ -60,6 +60,12 @@ FORBIDDEN: dict[str, dict[str, str]] = {
         "socket": "_wire has no I/O",
         "threading": "_wire has no tasks",
     },
+}
+
+#: What need not be installed -> the only modules that may import it, which are themselves imported on demand.
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    "hypothesis": ("testing._machine", "testing._stateful", "testing.strategies"),
+    "pytest": ("testing.pytest_plugin",),
 }
 
 FORBIDDEN_CALLS = ("eval", "exec")
@@ -149,6 +155,13 @@ def forbidden_imports(source: Source) -> Iterator[str]:
                 yield source.violation(line, f"imports {root}: {reasons[root]}")
 
 
+def optional_imports(source: Source) -> Iterator[str]:
+    for line, target in imports_of(source):
+        root = target.partition(".")[0]
+        if root in OPTIONAL and source.name not in OPTIONAL[root]:
+            yield source.violation(line, f"imports {root}, which need not be installed")
+
+
 def forbidden_calls(source: Source) -> Iterator[str]:
     for node in ast.walk(ast.parse(source.text)):
         if isinstance(node, ast.Name) and node.id in FORBIDDEN_CALLS:
@@ -168,7 +181,9 @@ def is_list_entry(node: ast.stmt) -> bool:
     match node:
         case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant(value=str())):
             return True
-        case ast.Assign(targets=[ast.Name(id="__all__" | "__version__")]):
+        case ast.Assign(targets=[ast.Name(id="__all__" | "__version__" | "_NEED_HYPOTHESIS")]):
+            return True
+        case ast.FunctionDef(name="__getattr__"):  # for names whose modules are imported on demand
             return True
         case ast.If(test=ast.Name(id="TYPE_CHECKING"), body=body, orelse=[]):
             return all(isinstance(entry, ast.Import | ast.ImportFrom) for entry in body)
@@ -185,7 +200,14 @@ def definitions_in_public_modules(source: Source) -> Iterator[str]:
             yield source.violation(node.lineno, "a public module lists names; this belongs into a private one")
 
 
-CHECKS = [arrows_violated, forbidden_imports, forbidden_calls, bare_excepts, definitions_in_public_modules]
+CHECKS = [
+    arrows_violated,
+    forbidden_imports,
+    optional_imports,
+    forbidden_calls,
+    bare_excepts,
+    definitions_in_public_modules,
+]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -288,6 +310,12 @@ def test_an_arrow_that_points_the_right_way_is_left_alone(source: Source) -> Non
         (forbidden_imports, Source("_server.a", "from asyncio import run"), "imports asyncio"),
         (forbidden_imports, Source("_wire.a", "import trio.lowlevel"), "imports trio"),
         (forbidden_imports, Source("_wire", "import time", is_package=True), "trio_socketio/_wire/__init__.py:1: "),
+        (
+            optional_imports,
+            Source("testing._client", "from hypothesis import given"),
+            "_client.py:1: imports hypothesis",
+        ),
+        (optional_imports, Source("_server.a", "import pytest"), "a.py:1: imports pytest"),
         (forbidden_calls, Source("_server.a", "x = 1\neval('x')"), "a.py:2: uses eval"),
         (forbidden_calls, Source("_server.a", "import builtins\nbuiltins.exec('x')"), "a.py:2: uses exec"),
         (bare_excepts, Source("_server.a", "try:\n  pass\nexcept:\n  pass"), "a.py:3: a bare except"),
@@ -306,6 +334,7 @@ def test_a_broken_convention_is_found(check: Callable[[Source], Iterator[str]], 
     ("check", "source"),
     [
         (forbidden_imports, Source("_server.a", "import trio\nimport time")),
+        (optional_imports, Source("testing.strategies", "from hypothesis import strategies")),
         (forbidden_calls, Source("_server.a", "re.compile('x')\nevaluate()\nself.exec()")),
         (bare_excepts, Source("_server.a", "try:\n  pass\nexcept ValueError:\n  pass")),
         (definitions_in_public_modules, Source("asgi", '"""Text."""\nfrom ._a import b\n__all__ = ["b"]')),

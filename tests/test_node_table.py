@@ -19,7 +19,7 @@ NAMES = sorted({name.strip(" `") for row in ROWS for name in row["here"].split("
 def resolve(name: str) -> Any:
     """What a dotted name stands for: a module's, and from there by attribute, or the field of a dataclass."""
     parts = name.split(".")
-    size = 2 if parts[1] in ("abc", "asgi", "engineio") else 1
+    size = 2 if parts[1] in ("abc", "asgi", "engineio", "redis") else 1
     found: Any = importlib.import_module(".".join(parts[:size]))
     for part in parts[size:]:
         fields = {field.name for field in dataclasses.fields(found)} if dataclasses.is_dataclass(found) else set()

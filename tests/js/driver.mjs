@@ -8,17 +8,18 @@
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { Fetch, io } from "socket.io-client";
 import ioV2 from "socket.io-client-v2";
 import msgpackParser from "socket.io-msgpack-parser";
 
-const clients = new Map();
+export const clients = new Map();
 const parsers = { msgpack: msgpackParser };
 
 const plainObject = (value, convert) =>
   Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, convert(entry)]));
 
-function toJson(value) {
+export function toJson(value) {
   if (value instanceof ArrayBuffer) return { $binary: Buffer.from(value).toString("base64") };
   if (ArrayBuffer.isView(value)) {
     return { $binary: Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("base64") };
@@ -29,7 +30,7 @@ function toJson(value) {
   return value === undefined ? null : value;
 }
 
-function fromJson(value) {
+export function fromJson(value) {
   if (Array.isArray(value)) return value.map(fromJson);
   if (value === null || typeof value !== "object") return value;
   if ("$date" in value) return new Date(value.$date);
@@ -91,7 +92,7 @@ class Client {
   }
 }
 
-const commands = {
+export const commands = {
   ping: () => "pong",
 
   open({ client, url, namespace, options, version }) {
@@ -141,6 +142,11 @@ const commands = {
     socket.connect();
   },
 
+  // The next connection goes to another server.
+  move({ socket, url }) {
+    socket.io.uri = url;
+  },
+
   disconnect({ socket }) {
     socket.disconnect();
   },
@@ -182,6 +188,10 @@ async function carryOut({ call, do: name, ...command }) {
   }
 }
 
-createInterface({ input: process.stdin })
-  .on("line", (line) => carryOut(JSON.parse(line)))
-  .on("close", () => process.exit(0));
+export function obey() {
+  createInterface({ input: process.stdin })
+    .on("line", (line) => carryOut(JSON.parse(line)))
+    .on("close", () => process.exit(0));
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) obey();

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from trio import TASK_STATUS_IGNORED
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from trio import TaskStatus
@@ -73,6 +73,7 @@ class PersistedSession:
         rooms: The rooms it was in.
         data: Its data.
         trace: What the adapter has noted about it; nobody else's.
+        is_vouched_for: Whether it is certainly one of this namespace; if not, its middlewares run in any case.
     """
 
     sid: str
@@ -80,6 +81,7 @@ class PersistedSession:
     rooms: frozenset[Room]
     data: Any
     trace: Any = field(default=None, compare=False, repr=False)
+    is_vouched_for: bool = True
 
 
 class PendingAck(Protocol):

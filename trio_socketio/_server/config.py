@@ -144,6 +144,6 @@ class ServerConfig:
         object.__setattr__(self, "recovery", recovery)
         if recovery is not None and self.adapter is MemoryAdapter:
             object.__setattr__(self, "adapter", partial(RecoveringMemoryAdapter, options=recovery))
-        elif recovery is not None and hasattr(self.adapter, "with_recovery"):
-            object.__setattr__(self, "adapter", self.adapter.with_recovery(recovery))
+        elif recovery is not None and (with_recovery := getattr(self.adapter, "with_recovery", None)) is not None:
+            object.__setattr__(self, "adapter", with_recovery(recovery))
         object.__setattr__(self, "parser", choose_parser(self.parser, self.json, self.max_attachments))

@@ -141,7 +141,7 @@ class Passport:
         self.pid = session.pid
         socket.id, socket.data, socket.recovered = session.sid, session.data, True
         await self._adapter.add_all(session.sid, session.rooms)
-        return self._options.skip_middlewares
+        return self._options.skip_middlewares and session.is_vouched_for
 
     async def missed_packets(self, rooms: AbstractSet[str] | None = None) -> Sequence[EncodedPacket] | None:
         """What the client has missed, until now; None if some of that is not there any more.

@@ -27,10 +27,10 @@ class AdapterConformance:
     single one as well. `AdapterMachine` looks further.
 
     Attributes:
-        cushion: See `TrioStepper`; for adapters that reach other processes, some milliseconds.
+        real_time: See `TrioStepper`; for adapters that reach other processes.
     """
 
-    cushion: ClassVar[float] = 0.0
+    real_time: ClassVar[bool] = False
 
     def make_servers(self) -> Sequence[Server[Any]]:
         """The servers to test; not running. Override this."""
@@ -47,7 +47,7 @@ class AdapterConformance:
             scenario: Called with the world and the number of the last server, which is 0 if there is one.
         """
         servers = self.make_servers()
-        with TrioStepper(cushion=self.cushion) as stepper:
+        with TrioStepper(real_time=self.real_time) as stepper:
             world = World(servers, stepper.enter, lambda: self.settle(servers))
             stepper.run(world.start)
             stepper.run(scenario, world, len(servers) - 1)

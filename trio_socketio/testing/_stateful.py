@@ -58,10 +58,12 @@ class TrioStateMachine(stateful.RuleBasedStateMachine):
     Attributes:
         cushion: See `TrioStepper`; for a class to assign.
         step_limit: Likewise.
+        real_time: Likewise.
     """
 
     cushion: ClassVar[float] = 0.0
     step_limit: ClassVar[float] = 3600.0
+    real_time: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -79,7 +81,9 @@ class TrioStateMachine(stateful.RuleBasedStateMachine):
         """What makes the steps; begins with the first use of it."""
         # Not in __init__: should that of a subclass fail, nobody would end the run.
         if self._stepper is None:
-            self._stepper = TrioStepper(cushion=self.cushion, step_limit=self.step_limit).__enter__()
+            self._stepper = TrioStepper(
+                cushion=self.cushion, step_limit=self.step_limit, real_time=self.real_time
+            ).__enter__()
         return self._stepper
 
     @property

@@ -6,7 +6,8 @@ turns the loop until that has returned and all other tasks wait for something. T
 all, until the next step. So tasks live across steps, and nothing happens between them.
 
 Time is virtual and belongs to the steps. While a step's own function waits, the clock jumps to the next deadline
-whenever all tasks are blocked; as soon as it has returned, nobody's sleep ends any more.
+whenever all tasks are blocked; as soon as it has returned, nobody's sleep ends any more. With other processes to talk
+to, which know nothing of virtual time, it may be real instead.
 
 ::
 
@@ -61,14 +62,13 @@ class TrioStepper:
     Args:
         cushion: Real seconds for which all tasks must have been blocked before that counts. 0 is right, and fast, if
             all that they wait for is in memory; for sockets and threads, some milliseconds.
-        step_limit: Seconds of virtual time that a step may take.
-
-    Attributes:
-        clock: The clock of the run; ``clock.jump(seconds)`` between two steps lets time pass at the next.
+        step_limit: Seconds, of virtual time as a rule, that a step may take.
+        real_time: Whether time is that of the world outside, for what waits for other processes: whether they are slow
+            or will never answer cannot be seen from the tasks.
     """
 
-    def __init__(self, *, cushion: float = 0.0, step_limit: float = 3600.0) -> None:
-        self.clock: MockClock = MockClock(autojump_threshold=cushion)
+    def __init__(self, *, cushion: float = 0.0, step_limit: float = 3600.0, real_time: bool = False) -> None:
+        self._clock = None if real_time else MockClock(autojump_threshold=cushion)
         self._cushion = cushion
         self._step_limit = step_limit
         self._state = _State.OVER
@@ -81,6 +81,17 @@ class TrioStepper:
         self._value: Any = None
         self._error: BaseException | None = None
         self._outcome: Outcome[None] | None = None
+
+    @property
+    def clock(self) -> MockClock:
+        """The clock of the run; ``clock.jump(seconds)`` between two steps lets time pass at the next.
+
+        Raises:
+            RuntimeError: Time is real.
+        """
+        if self._clock is None:
+            raise RuntimeError("nobody moves real time")
+        return self._clock
 
     @property
     def nursery(self) -> trio.Nursery:
@@ -112,7 +123,7 @@ class TrioStepper:
             self._run_steps,
             run_sync_soon_threadsafe=self._callbacks.put,
             done_callback=self._finish,
-            clock=self.clock,
+            clock=self._clock,
         )
         self._state = _State.STEPPING
         self._turn()
@@ -136,7 +147,7 @@ class TrioStepper:
 
         Raises:
             Exception: What it raises; the stepper goes on. Or what a background task has raised: then it is over.
-            trio.TooSlowError: It was still waiting at the limit of virtual time for a step. It has been cancelled.
+            trio.TooSlowError: It was still waiting at the limit of time for a step. It has been cancelled.
             RuntimeError: The stepper is over, or this is called from inside a step.
         """
         if self._state is not _State.RESTING:
@@ -228,8 +239,10 @@ class TrioStepper:
             with trio.CancelScope(deadline=trio.current_time() + self._step_limit) as scope:
                 self._value = await step()
             if scope.cancelled_caught:
-                limit = f"{self._step_limit:g} seconds of virtual time"
-                raise trio.TooSlowError(f"the step was still waiting after {limit}")
+                kind = "real" if self._clock is None else "virtual"
+                raise trio.TooSlowError(
+                    f"the step was still waiting after {self._step_limit:g} seconds of {kind} time"
+                )
         except trio.Cancelled:
             raise
         except BaseException as error:

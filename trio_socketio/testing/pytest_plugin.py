@@ -1,6 +1,6 @@
-"""Fixtures for pytest-trio; a test suite asks for them in its ``conftest.py``::
+"""Fixtures for pytest-trio, not active unless asked for.
 
-pytest_plugins = ["trio_socketio.testing.pytest_plugin"]
+A test suite does so with ``pytest_plugins = ["trio_socketio.testing.pytest_plugin"]`` in its ``conftest.py``.
 """
 
 from __future__ import annotations
