@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
+
+from trio_socketio import Server, Socket
+from trio_socketio.testing import open_client, open_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +39,20 @@ def test_the_first_example_is_fifteen_lines() -> None:
 def test_the_other_example_is_python() -> None:
     wrapped = "async def example():\n" + "".join(f"    {line}\n" for line in EXAMPLES[1].splitlines())
     assert compile(wrapped, "README.md", "exec").co_names
+
+
+async def test_the_example_of_the_testing_kit_runs(autojump_clock: trio.testing.MockClock) -> None:
+    def add_handlers(io: Server) -> None:
+        @io.handle("chat")
+        async def chat(socket: Socket, text: str) -> str:
+            await io.emit("chat", socket.id, text)
+            return "delivered"
+
+    scope: dict[str, Any] = {"add_handlers": add_handlers, "open_client": open_client, "open_cluster": open_cluster}
+    body = "".join(f"    {line}\n" for line in EXAMPLES[2].splitlines())
+    exec(compile(f"async def example():\n{body}", "README.md", "exec"), scope)
+    await scope["example"]()
+    assert "assert await b.receive()" in body
 
 
 async def test_the_first_example_serves_the_javascript_client(js: Driver) -> None:

@@ -230,7 +230,7 @@ def find(fault: Callable[[Directory, MemoryBus], ClusterAdapter], *phases: Phase
                 derandomize=True,
                 report_multiple_bugs=False,
                 phases=phases,
-                suppress_health_check=list(HealthCheck),
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
             ),
         )
     return caught.value
