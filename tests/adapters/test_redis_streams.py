@@ -14,7 +14,7 @@ from trio_socketio.redis import RedisReplyError, RedisStreamsAdapter, StreamStat
 
 from ..redis_server import start_server
 from ..wire_client import settle
-from .cluster_suite import Kind, Place, heard, streams, until
+from .cluster_suite import Kind, Place, eventually, heard, streams, until
 from .streams import IMPATIENT, Cluster, claim, until_ready
 
 if TYPE_CHECKING:
@@ -37,6 +37,15 @@ async def add(redis: Redis, stream: str, *event: Any, uid: str = "emitter", kind
         data = {"packet": event}
     fields = ("uid", uid, "nsp", nsp, "type", str(kind), "data", json.dumps(data))
     await redis.execute("XADD", stream, "*", *fields)
+
+
+async def has_loaded(redis: Redis) -> bool:
+    """Whether a server that was started with its data has read it."""
+    try:
+        await redis.execute("DBSIZE")
+    except RedisReplyError:
+        return False
+    return True
 
 
 def statistics(user: User) -> StreamStatistics:
@@ -192,6 +201,7 @@ async def test_a_server_that_is_restarted_with_its_data_loses_nothing() -> None:
             await one.io.emit("meanwhile")  # which is for its own clients only, and says so by having no offset
             server.start()
             async with cluster.redis() as redis:
+                await eventually(lambda: has_loaded(redis))
                 await add(redis, cluster.stream, "event", 1)
             await until_ready(one, two)
             await one.io.emit("event", 2)

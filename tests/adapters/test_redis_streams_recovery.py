@@ -13,7 +13,7 @@ import trio
 from trio_socketio._adapters import stream_reader
 from trio_socketio._redis.health import Health
 
-from .cluster_suite import until
+from .cluster_suite import eventually, until
 from .streams import Cluster, claim, recovery, until_ready
 
 if TYPE_CHECKING:
@@ -253,7 +253,8 @@ async def test_a_session_that_does_not_name_its_namespace_does_not_pass_without_
         offset = (await guest.hear())[-1]
         await one.io.emit("event", "missed")
         session = {"sid": "s" * 20, "pid": "p" * 20, "rooms": ["s" * 20], "data": {"role": "user"}}
-        value = base64.b64encode(msgpack.packb(session))
+        packed: Any = msgpack.packb(session)
+        value = base64.b64encode(packed)
         await redis.execute("SET", f"{cluster.stream}:{session['pid']}", value, "PX", 10_000)
         back = await one.come(claim("p" * 20, offset))
         assert back.socket.recovered
@@ -388,9 +389,11 @@ async def test_who_gives_up_taking_a_session_leaves_it_to_others(cluster: Cluste
                 nursery.cancel_scope.cancel()
         assert not taken
         async with cluster.redis() as redis:
-            with trio.fail_after(5):
-                while not await redis.execute("EXISTS", f"{cluster.stream}:{guest.pid}"):  # noqa: ASYNC110 - Redis has no events
-                    await trio.sleep(0.001)
+
+            async def is_back() -> bool:
+                return bool(await redis.execute("EXISTS", f"{cluster.stream}:{guest.pid}"))
+
+            await eventually(is_back)
         assert (await one.come(claim(guest.pid))).socket.recovered
 
 

@@ -12,7 +12,7 @@ from trio_socketio import Server
 from trio_socketio._errors import plain_exceptions
 from trio_socketio.redis import RedisStreamsAdapter
 
-from ..adapters.cluster_suite import Kind, streams, until
+from ..adapters.cluster_suite import Kind, eventually, streams, until
 from ..redis_server import RedisServer, unique, valkey_server
 from .node_server import Protocol, start_node_server, talk_to
 from .serving import HOST, own_listener
@@ -72,9 +72,10 @@ class Both(NamedTuple):
         await client.drop()
         await client.wait_for("disconnect")
         await until(lambda: not self.io.sockets.sockets)
-        with trio.fail_after(5):
-            while await self.node.fetch_sockets(local=True):  # noqa: ASYNC110 - there is no event for what others do
-                await trio.sleep(0.002)
+        await eventually(self._node_has_nobody)
+
+    async def _node_has_nobody(self) -> bool:
+        return not await self.node.fetch_sockets(local=True)
 
 
 @asynccontextmanager

@@ -131,6 +131,25 @@ async def test_a_callback_that_fails_is_logged_and_harms_nobody(
     assert "the callback's mistake" in caplog.text
 
 
+async def test_a_transaction_has_one_reply_and_others_keep_theirs(client: Redis) -> None:
+    key, replies = unique("key"), list[Any]()
+    client.execute_nowait("SET", key, "value", on_reply=replies.append)
+    client.transaction_nowait(("GET", key), ("DEL", key), on_reply=replies.append)
+    client.transaction_nowait(("NO-SUCH-COMMAND",), ("GET", key), on_reply=replies.append)
+    assert await client.execute("GET", key) is None
+    assert replies[:2] == [b"OK", [b"value", 1]]
+    assert isinstance(replies[2], RedisReplyError)
+    assert replies[2].code == "EXECABORT"
+    assert client.statistics().awaiting == 0
+
+
+async def test_a_transaction_without_a_connection_is_not_begun(redis_server: RedisServer) -> None:
+    client = Redis(redis_server.url)
+    with pytest.raises(RedisConnectionLost):
+        client.transaction_nowait(("GET", "key"), on_reply=lambda _: None)
+    assert client.statistics().commands == 0
+
+
 async def test_what_is_submitted_in_one_tick_is_sent_at_once(client: Redis) -> None:
     key = unique("key")
     for number in range(1000):
