@@ -3,7 +3,8 @@
 from ._adapters.answers import AckStream, Roll
 from ._adapters.bus import Bus
 from ._adapters.bus import Receiver as BusReceiver
-from ._adapters.cluster import ClusterAdapter, ClusterStatistics
+from ._adapters.cluster import ClusterAdapter
+from ._adapters.cluster_member import ClusterStatistics
 from ._adapters.contract import (
     AckCollector,
     Adapter,
