@@ -324,7 +324,7 @@ def test_after_any_history_every_socket_ended_once_and_nothing_is_left(history: 
     run(main)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 async def test_a_thousand_clients_come_and_go_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trio_socketio")
     chance = random.Random(1)
