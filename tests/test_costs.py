@@ -8,8 +8,8 @@ things happen in the same order in each run. Counted are
 * the steps of tasks: how often Trio has to resume one;
 * and, for a client that only sits there, the bytes that Python has allocated.
 
-The figures below are those of Python 3.11. Whoever makes something dearer and means it raises its figure here; whoever
-makes it cheaper lowers it, so that it stays so.
+The figures below are those of Python 3.11; later ones differ by a few in a hundred. Whoever makes something dearer and
+means it raises its figure here; whoever makes it cheaper lowers it, so that it stays so.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
 #: How much dearer something may be than its figure: what interpreters and libraries differ in.
-MARGIN = 1.10
+MARGIN = 1.08
 
 
 class Cost(NamedTuple):
@@ -52,16 +52,16 @@ class Cost(NamedTuple):
 
 #: Operation -> what it may cost.
 COSTS = {
-    "echo": Cost(0, 0, 0),
-    "echo, 16 in flight": Cost(0, 0, 0),
-    "acknowledgement": Cost(0, 0, 0),
-    "broadcast": Cost(0, 0, 0),
-    "further recipient of a broadcast": Cost(0, 0, 0),
-    "connect": Cost(0, 0, 0),
-    "disconnect": Cost(0, 0, 0),
-    "echo by long-polling": Cost(0, 0, 0),
+    "echo": Cost(304, 193, 4),
+    "echo, 16 in flight": Cost(224, 107, 2.2),
+    "acknowledgement": Cost(298, 164, 3),
+    "broadcast": Cost(324, 193, 4),
+    "further recipient of a broadcast": Cost(47, 14, 0),
+    "connect": Cost(1150, 1235, 22),
+    "disconnect": Cost(224, 638, 17),
+    "echo by long-polling": Cost(762, 1205, 15.6),
 }
-BYTES_OF_IDLE_CLIENT = 0
+BYTES_OF_IDLE_CLIENT = 35_900
 
 PAYLOAD = b"abcdefghijklmnopqrstuvwxyzabcdef"
 PACKAGE = str(Path(trio_socketio.__file__).parent)
@@ -312,9 +312,8 @@ SCENARIOS: dict[str, Callable[[], Awaitable[Cost]]] = {
 @pytest.mark.parametrize("operation", SCENARIOS)
 async def test_it_has_not_become_dearer(operation: str, mock_clock: MockClock) -> None:
     cost = await SCENARIOS[operation]()
-    print(operation, cost)
     dearer = [
-        f"{part}: {now:.1f} instead of {allowed:.1f}"
+        f"{now:.1f} {part} instead of {allowed:.1f}"
         for part, now, allowed in zip(Cost._fields, cost, COSTS[operation], strict=True)
         if now > allowed * MARGIN
     ]
@@ -335,7 +334,6 @@ async def test_an_idle_client_has_not_become_larger(mock_clock: MockClock) -> No
             size = tracemalloc.get_traced_memory()[0] / clients
         finally:
             tracemalloc.stop()
-    print(size)
     assert size <= BYTES_OF_IDLE_CLIENT * MARGIN, f"{size:.0f} bytes instead of {BYTES_OF_IDLE_CLIENT}"
 
 
