@@ -14,6 +14,7 @@ from ._adapters.contract import (
     PendingAck,
     PersistedSession,
     RecoveringAdapter,
+    RunningFactory,
     SocketDetails,
 )
 from ._adapters.heartbeat import HeartbeatBus
@@ -64,6 +65,7 @@ __all__ = [
     "Request",
     "Response",
     "Roll",
+    "RunningFactory",
     "SocketDetails",
     "Target",
     "WebSocket",

@@ -7,6 +7,8 @@ import sys
 from trio_socketio.redis import SyncEmitter
 
 if __name__ == "__main__":
-    _, url, text = sys.argv
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
+    url, text = sys.argv[1:]
     with SyncEmitter(url) as emitter:
         emitter.emit("said", text, "say.py")

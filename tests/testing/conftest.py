@@ -8,9 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_socketio.testing.pytest_plugin import memory_client
+from trio_socketio.testing.pytest_plugin import cluster, contexts, memory_client
 
-__all__ = ["memory_client"]
+__all__ = ["cluster", "contexts", "memory_client"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 from hypothesis import settings
@@ -14,9 +14,12 @@ from hypothesis.stateful import run_state_machine_as_test
 from trio_socketio import Server, Socket
 from trio_socketio.testing import open_client
 
+if TYPE_CHECKING:
+    from trio_socketio.testing.pytest_plugin import OpenClient, OpenCluster
+
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "testing.rst").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", PAGE)
-CLIENT, TRICKS, STEPPER, MACHINE = [dedent(block) for block in BLOCKS[:4]]
+CLIENT, TRICKS, FIXTURES, STEPPER, MACHINE, WIRE_MACHINE = [dedent(block) for block in BLOCKS]
 
 
 def make_server() -> Server:
@@ -62,6 +65,11 @@ async def test_what_a_client_can_do() -> None:
     async with open_client(make_server()) as client:
         admin = await example(client)
         assert admin.connected
+
+
+async def test_the_fixtures(cluster: OpenCluster, memory_client: OpenClient) -> None:
+    test_across_servers = execute(FIXTURES, register=lambda io: io.of("/admin"))["test_across_servers"]
+    assert await test_across_servers(cluster, memory_client, None) is None
 
 
 def test_the_stepper() -> None:

@@ -9,7 +9,8 @@ from trio_socketio import Server, ServerStatistics
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trio_socketio.testing.pytest_plugin import OpenClient
+    from trio_socketio import Socket
+    from trio_socketio.testing.pytest_plugin import OpenClient, OpenCluster
 
 TESTS = """
 import pytest
@@ -52,3 +53,24 @@ def test_it_works_where_it_is_asked_for_and_only_there(tmp_path: Path) -> None:
     assert "fixture 'memory_client' not found" in run()
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["trio_socketio.testing.pytest_plugin"]\n')
     assert "1 passed, 1 xfailed" in run()
+
+
+def join_on_request(io: Server) -> None:
+    @io.handle("join")
+    async def join(socket: Socket, room: str) -> None:
+        await socket.join(room)
+
+
+async def test_a_cluster_with_its_faults_stays_until_the_end_of_the_test(
+    cluster: OpenCluster, memory_client: OpenClient
+) -> None:
+    servers = await cluster(3, setup=join_on_request)
+    clients = [await memory_client(io) for io in servers]
+    for client in clients:
+        await client.emit_with_ack("join", "r")
+    servers.partition([0, 1], [2])
+    await servers[0].to("r").emit("news", 1)
+    assert [await client.receive_all() for client in clients] == [[("news", 1)], [("news", 1)], []]
+    servers.heal()
+    await servers[2].to("r").emit("news", 2)
+    assert [await client.receive_all() for client in clients] == [[("news", 2)]] * 3

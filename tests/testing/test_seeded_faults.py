@@ -253,11 +253,11 @@ def test_a_fault_is_found(fault: Callable[[Directory, MemoryBus], ClusterAdapter
 def test_a_fault_is_found_in_half_a_minute_and_shrunk_to_a_few_steps(
     fault: Callable[[Directory, MemoryBus], ClusterAdapter],
 ) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()  # nothing here waits, but for a machine that is busy with something else
 
     steps = history(find(fault, Phase.generate, Phase.shrink))
 
-    assert time.perf_counter() - begun < SECONDS
+    assert time.process_time() - begun < SECONDS
     assert 1 <= len(steps) <= STEPS, "\n".join(steps)
 
 

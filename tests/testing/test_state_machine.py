@@ -97,6 +97,47 @@ def test_a_failure_shrinks_and_prints_with_its_notes() -> None:
     assert history[-1] == "state.teardown()"
 
 
+def test_an_end_that_looks_for_what_is_left_can_tell_that_a_step_has_failed() -> None:
+    class Careful(TrioStateMachine):
+        @rule()
+        async def fail(self) -> None:
+            await trio.lowlevel.checkpoint()
+            raise ValueError("the cause")
+
+        async def teardown(self) -> None:  # type: ignore[override]
+            await trio.lowlevel.checkpoint()
+            assert self.has_failed, "what would be shown instead"
+
+    assert "state.fail()" in history_of(Careful, ValueError)
+
+
+def test_a_history_that_was_printed_is_a_program_that_runs() -> None:
+    class Sum(TrioStateMachine):
+        numbers = Bundle("numbers")
+        total = 0
+
+        @rule(target=numbers, number=st.integers(0, 9))
+        async def add(self, number: int) -> int:
+            await trio.lowlevel.checkpoint()
+            self.total += number
+            return number
+
+        @rule(number=numbers)
+        async def add_twice(self, number: int) -> None:
+            await self.add(number)  # in a step, it is what it looks like
+            await self.add(number)
+            assert self.total < 20
+
+    program = "\n".join(line for line in history_of(Sum, AssertionError) if "state" in line and ": <" not in line)
+    steps, _, end = program.rpartition("\n")
+    scope: dict[str, Any] = {"Sum": Sum}
+    with pytest.raises(AssertionError):
+        exec(steps, scope)
+    exec(end, scope)
+    assert end == "state.teardown()"
+    assert scope["state"].total >= 20
+
+
 def test_a_crash_in_the_background_is_that_of_the_step_that_caused_it() -> None:
     class Crashing(TrioStateMachine):
         teardowns = 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -178,6 +179,26 @@ def test_with_a_cushion_steps_may_wait_for_threads_and_sockets() -> None:
         begin = trio.current_time()
         stepper.run(trio.sleep, 30)
         assert trio.current_time() - begin == 30
+
+
+def test_in_real_time_nothing_is_skipped_and_the_limit_is_real_as_well() -> None:
+    with TrioStepper(real_time=True, step_limit=0.05) as stepper:
+        begun = time.perf_counter()
+        stepper.run(trio.sleep, 0.01)
+        assert time.perf_counter() - begun >= 0.01
+        with pytest.raises(trio.TooSlowError, match=r"0\.05 seconds of real time"):
+            stepper.run(trio.sleep_forever)
+        with pytest.raises(RuntimeError, match="real time"):
+            stepper.clock.jump(1)
+
+
+def test_it_is_known_whether_a_step_is_being_made(stepper: TrioStepper) -> None:
+    async def look() -> bool:
+        await trio.lowlevel.checkpoint()
+        return stepper.in_step
+
+    assert stepper.run(look)
+    assert not stepper.in_step
 
 
 def test_a_stepper_is_used_in_one_place() -> None:

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, assert_type
 
 import pytest
-import trio
 
 from trio_socketio import Namespace, Server, Socket
-
-from ..wire_client import open_app
+from trio_socketio.testing import open_client
 
 
 @dataclass
@@ -38,14 +36,10 @@ async def test_each_socket_has_data_of_its_own_of_the_type_that_the_server_was_m
         socket.data.name = name
         return name_of(socket)
 
-    async with open_app(io) as net:
-        one, two = await net.connect_socketio("/"), await net.connect_socketio("/")
-
-        await one.emit("name", "Ann", id=1)
-
-        assert await one.recv() == '31["Ann"]'
-        assert io.sockets.sockets[one.sid].data == Player("Ann")
-        assert any_name_of(io.sockets.sockets[two.sid]) == Player()
+    async with open_client(io) as one, open_client(io) as two:
+        assert await one.emit_with_ack("name", "Ann") == "Ann"
+        assert io.sockets.sockets[one.id].data == Player("Ann")
+        assert any_name_of(io.sockets.sockets[two.id]) == Player()
         assert (await io.fetch_sockets())[0].data.name == "Ann"
 
 
@@ -57,11 +51,9 @@ async def test_without_the_option_it_is_a_dict() -> None:
     def connected(socket: Socket[dict[str, Any]]) -> None:
         assert_type(socket.data, dict[str, Any])["name"] = "Ann"
 
-    async with open_app(io) as net:
-        client = await net.connect_socketio("/")
-        await trio.testing.wait_all_tasks_blocked()
-
-        assert io.sockets.sockets[client.sid].data == {"name": "Ann"}
+    async with open_client(io) as client:
+        assert await client.receive_all() == []
+        assert io.sockets.sockets[client.id].data == {"name": "Ann"}
 
 
 def test_data_that_nobody_can_make_is_refused() -> None:

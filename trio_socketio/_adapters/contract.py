@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from trio import TASK_STATUS_IGNORED
+import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
     from collections.abc import Set as AbstractSet
-
-    from trio import TaskStatus
+    from contextlib import AbstractAsyncContextManager
 
     from .._wire.encoded import EncodedPacket
     from .._wire.packets import Packet
@@ -156,7 +155,7 @@ class Adapter(Protocol):
         Listeners are plain functions, called in the middle of the change; they may change the rooms themselves.
         """
 
-    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The adapter's life: started before the namespace is used, and cancelled when the server stops.
 
         It may be run again afterwards, in another run of Trio. What waits or listens for other servers does so in here;
@@ -246,5 +245,19 @@ class RecoveringAdapter(Adapter, Protocol):
 
 
 AdapterFactory: TypeAlias = "Callable[[Directory], Adapter]"
+
+
+@runtime_checkable
+class RunningFactory(Protocol):
+    """An `AdapterFactory` whose adapters share something, such as a connection; it belongs to one server."""
+
+    def running(self) -> AbstractAsyncContextManager[Any]:
+        """The life of what they share: entered before the first adapter runs, and left when the last one has ended.
+
+        Should the server be cancelled from outside, its adapters are still at work for what its last handlers do: so
+        what is in here has to be shielded until the context is left.
+        """
+
+
 EVENTS = ("create-room", "join-room", "leave-room", "delete-room")
 EVENT_ARGUMENTS = {"create-room": 1, "join-room": 2, "leave-room": 2, "delete-room": 1}

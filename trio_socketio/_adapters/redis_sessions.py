@@ -48,12 +48,12 @@ class Trace:
     __slots__ = ("expires", "joined", "last_sent", "left", "opened", "replayed")
 
     def __init__(self, opened: Position) -> None:
-        self.opened = opened
+        self.opened: Position = opened
         self.joined: dict[Room, Position] = {}
         self.last_sent: str | None = None
         self.replayed: str | None = None
         self.left: Position = (0, 0)
-        self.expires = 0.0
+        self.expires: float = 0.0
 
     def start(self, offset: str | None) -> Position | None:
         """After which position its client has missed something; None if what it says is no offset."""

@@ -111,7 +111,7 @@ class StreamReader:
     ) -> None:
         self.name = name
         self.last: bytes = BEGINNING
-        self.health = Health.CONNECTING
+        self.health: Health = Health.CONNECTING
         self._client = client
         self._count = count
         self._block = block

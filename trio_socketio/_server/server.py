@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
+from .._adapters.contract import RunningFactory
 from .._engine.config import EngineConfig, unknown_option
 from .._engine.engine import Engine
 from .._engine.life import LAST_ANSWERS
@@ -288,21 +289,22 @@ class Server(Broadcasting, Serving, Generic[DataT]):
                             finally:
                                 self.close_reason = SHUTTING_DOWN
                     finally:
-                        await self._stop_namespaces()
+                        self._adapters = None
+                        limit = trio.current_time() + self.config.disconnect_timeout
+                        with trio.CancelScope(deadline=limit, shield=True):
+                            await self._stop_namespaces()
         finally:
             self.close_reason = None
 
     def _cluster(self) -> AbstractAsyncContextManager[Any]:
         """What the adapters of all namespaces share, such as a connection to Redis; most have nothing."""
-        running = getattr(self.config.adapter, "running", None)
-        return nullcontext() if running is None else running()
+        factory = self.config.adapter
+        return factory.running() if isinstance(factory, RunningFactory) else nullcontext()
 
     async def _stop_namespaces(self) -> None:
-        self._adapters = None
-        with trio.CancelScope(deadline=trio.current_time() + self.config.disconnect_timeout, shield=True):
-            async with trio.open_nursery() as nursery:
-                for namespace in list(self.namespaces.values()):
-                    nursery.start_soon(namespace.stop)
+        async with trio.open_nursery() as nursery:
+            for namespace in list(self.namespaces.values()):
+                nursery.start_soon(namespace.stop)
 
     async def close(self) -> None:
         """Disconnect everybody at once (``server shutting down``), and stop serving.

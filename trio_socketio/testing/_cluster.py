@@ -10,7 +10,7 @@ from .._errors import plain_exceptions
 from ..abc import MemoryCluster
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from ..abc import AdapterFactory
 
@@ -20,41 +20,48 @@ class Cluster:
 
     Attributes:
         servers: They.
-        bus: What connects them, if that is the memory bus: its ``delay`` and ``lose`` may be assigned at any time, and
-            `partition` and `heal` work on it. Else None.
     """
 
     def __init__(self, servers: Sequence[Server[Any]], names: Sequence[str], bus: MemoryCluster | None) -> None:
         self.servers: Sequence[Server[Any]] = servers
-        self.bus: MemoryCluster | None = bus
         self._names = names
+        self._bus = bus
 
     def __getitem__(self, number: int) -> Server[Any]:
         return self.servers[number]
 
+    def __iter__(self) -> Iterator[Server[Any]]:
+        return iter(self.servers)
+
     def __len__(self) -> int:
         return len(self.servers)
+
+    @property
+    def bus(self) -> MemoryCluster:
+        """What connects them; its ``delay`` and ``lose`` may be assigned at any time.
+
+        Raises:
+            RuntimeError: The servers have adapters of their own.
+        """
+        if self._bus is None:
+            raise RuntimeError("these servers have adapters of their own, whose faults are theirs")
+        return self._bus
 
     def partition(self, *groups: Sequence[int]) -> None:
         """Lose everything between servers of different groups of numbers.
 
         Raises:
-            RuntimeError: The servers are not on a memory bus.
+            RuntimeError: The servers have adapters of their own.
         """
-        self._require_bus().partition(*[[self._names[number] for number in group] for group in groups])
+        self.bus.partition(*[[self._names[number] for number in group] for group in groups])
 
     def heal(self) -> None:
         """No delays, no losses.
 
         Raises:
-            RuntimeError: The servers are not on a memory bus.
+            RuntimeError: The servers have adapters of their own.
         """
-        self._require_bus().heal()
-
-    def _require_bus(self) -> MemoryCluster:
-        if self.bus is None:
-            raise RuntimeError("these servers have an adapter of their own, whose faults are its own")
-        return self.bus
+        self.bus.heal()
 
 
 @asynccontextmanager
@@ -79,8 +86,11 @@ async def open_cluster(
         options: For each `Server`.
 
     Raises:
+        ValueError: Not a single one.
         Exception: What starting one of them raises.
     """
+    if n < 1:
+        raise ValueError(f"a cluster has at least one server, not {n}")
     names = [f"s{number}" for number in range(n)]
     bus = MemoryCluster() if adapter is None else None
     make = bus.adapter if bus is not None else adapter

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ._local_server import LocalServer
 from ._settling import settle_by_joins
 from ._stepper import TrioStepper
 from ._world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from .. import Server
+    from ._under_test import Difference
 
 
 class AdapterConformance:
@@ -28,9 +30,11 @@ class AdapterConformance:
 
     Attributes:
         real_time: See `TrioStepper`; for adapters that reach other processes.
+        differences: What is known to be different, and allowed for.
     """
 
     real_time: ClassVar[bool] = False
+    differences: ClassVar[Collection[Difference]] = ()
 
     def make_servers(self) -> Sequence[Server[Any]]:
         """The servers to test; not running. Override this."""
@@ -48,7 +52,12 @@ class AdapterConformance:
         """
         servers = self.make_servers()
         with TrioStepper(real_time=self.real_time) as stepper:
-            world = World(servers, stepper.enter, lambda: self.settle(servers))
+            world = World(
+                [LocalServer(io) for io in servers],
+                stepper.enter,
+                lambda: self.settle(servers),
+                differences=self.differences,
+            )
             stepper.run(world.start)
             stepper.run(scenario, world, len(servers) - 1)
             stepper.run(world.finish)

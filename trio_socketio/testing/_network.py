@@ -1,7 +1,7 @@
 """How a client reaches a server: requests and WebSockets, whatever carries them.
 
-`ListenerNetwork` has every byte of them: h11 and wsproto on this side, the server's own listener on the other. The ASGI
-one, which has no bytes, is in `_asgi`.
+A `StreamNetwork` has every byte of them, with h11 and wsproto on this side. On the other side of a `ListenerNetwork` is
+the server's own listener, in memory; the TCP one is in `_tcp`. The ASGI one, which has no bytes, is in `_asgi`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,104 @@ class Network(Protocol):
         """Wait until the server is done with all connections."""
 
 
-class ListenerNetwork(Network):
+class ClientStream(Protocol):
+    """A connection, from the client's side."""
+
+    @abstractmethod
+    async def send_all(self, data: bytes) -> None: ...
+
+    @abstractmethod
+    async def receive_some(self, max_bytes: int) -> bytes: ...
+
+    @abstractmethod
+    def stop_reading(self) -> None: ...
+
+    @abstractmethod
+    def resume_reading(self) -> None: ...
+
+    @abstractmethod
+    def close_sending(self) -> None:
+        """Say no more."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Be gone, without a word."""
+
+
+class StreamNetwork(Network):
+    """Requests and WebSockets on connections, wherever these come from.
+
+    Args:
+        host: What requests are for.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._streams: set[ClientStream] = set()
+        self._paused = False
+        self._is_cut = False
+
+    @abstractmethod
+    async def connect(self) -> ClientStream:
+        """A new connection. Raises `SessionClosed` if there is none to be had."""
+
+    async def request(self, method: str, target: str, headers: HeaderItems, body: bytes = b"") -> HttpAnswer:
+        # A connection for each: one that is kept may have been closed by the server when the virtual clock has jumped.
+        stream = await self._connect()
+        try:
+            http = h11.Connection(h11.CLIENT)
+            lines = [("host", self._host), ("content-length", str(len(body))), *headers]
+            head = h11.Request(method=method, target=target, headers=lines)
+            data = [http.send(event) or b"" for event in (head, h11.Data(data=body), h11.EndOfMessage())]
+            with translated_errors(TRANSPORT_ERROR):
+                await stream.send_all(b"".join(data))
+                return await _read_answer(http, stream)
+        finally:
+            self._cut(stream)
+
+    async def open_websocket(self, target: str, headers: HeaderItems) -> ClientWebSocket:
+        stream = await self._connect()
+        websocket = _StreamWebSocket(stream)
+        try:
+            await websocket.open(self._host, target, headers)
+        except BaseException:
+            self._cut(stream)
+            raise
+        if self._paused:
+            stream.stop_reading()
+        return websocket
+
+    def stop_reading(self) -> None:
+        self._paused = True
+        for stream in self._streams:
+            stream.stop_reading()
+
+    def resume_reading(self) -> None:
+        self._paused = False
+        for stream in self._streams:
+            stream.resume_reading()
+
+    def cut(self) -> None:
+        self._is_cut = True
+        for stream in list(self._streams):
+            self._cut(stream)
+
+    def restore(self) -> None:
+        self._is_cut = False
+
+    async def _connect(self) -> ClientStream:
+        if self._is_cut:
+            raise SessionClosed(TRANSPORT_ERROR)
+        stream = await self.connect()
+        self._streams.add(stream)
+        return stream
+
+    def _cut(self, stream: ClientStream) -> None:
+        self._streams.discard(stream)
+        stream.close()
+
+
+class ListenerNetwork(StreamNetwork):
     """Memory streams into the listener of a server: ``io.handle_stream``.
 
     Args:
@@ -133,63 +230,17 @@ class ListenerNetwork(Network):
     """
 
     def __init__(self, io: Server, nursery: trio.Nursery) -> None:
+        super().__init__(HOST)
         self._io = io
         self._nursery = nursery
-        self._connections: dict[Stream, Pipe] = {}
         self._serving = 0
         self._served = trio.lowlevel.ParkingLot()
-        self._paused = False
-        self._is_cut = False
 
-    async def request(self, method: str, target: str, headers: HeaderItems, body: bytes = b"") -> HttpAnswer:
-        # A connection for each: one that is kept may have been closed by the server when the virtual clock has jumped.
-        with self._connected() as stream:
-            http = h11.Connection(h11.CLIENT)
-            lines = [("host", HOST), ("content-length", str(len(body))), *headers]
-            head = h11.Request(method=method, target=target, headers=lines)
-            data = [http.send(event) or b"" for event in (head, h11.Data(data=body), h11.EndOfMessage())]
-            with translated_errors(TRANSPORT_ERROR):
-                await stream.send_all(b"".join(data))
-                return await _read_answer(http, stream)
-
-    async def open_websocket(self, target: str, headers: HeaderItems) -> ClientWebSocket:
-        stream = self._connect()
-        websocket = _StreamWebSocket(stream)
-        try:
-            await websocket.open(target, headers)
-        except BaseException:
-            self._cut(stream)
-            raise
-        if self._paused:
-            self._connections[stream].stop_reading()
-        return websocket
-
-    def stop_reading(self) -> None:
-        self._paused = True
-        for pipe in self._connections.values():
-            pipe.stop_reading()
-
-    def resume_reading(self) -> None:
-        self._paused = False
-        for pipe in self._connections.values():
-            pipe.resume_reading()
-
-    def cut(self) -> None:
-        self._is_cut = True
-        for stream in list(self._connections):
-            self._cut(stream)
-
-    def restore(self) -> None:
-        self._is_cut = False
-
-    def _connect(self) -> Stream:
-        if self._is_cut:
-            raise SessionClosed(TRANSPORT_ERROR)
+    async def connect(self) -> ClientStream:
         ours, theirs, to_client = connect()
-        self._connections[ours] = to_client
         self._serving += 1
         self._nursery.start_soon(self._serve, theirs)
-        return ours
+        return _MemoryStream(ours, to_client)
 
     async def _serve(self, stream: Stream) -> None:
         try:
@@ -203,18 +254,30 @@ class ListenerNetwork(Network):
         while self._serving:
             await self._served.park()
 
-    @contextmanager
-    def _connected(self) -> Iterator[Stream]:
-        stream = self._connect()
-        try:
-            yield stream
-        finally:
-            self._cut(stream)
 
-    def _cut(self, stream: Stream) -> None:
-        self._connections.pop(stream, None)
-        stream.send_stream.close()
-        stream.receive_stream.close()
+class _MemoryStream(ClientStream):
+    def __init__(self, stream: Stream, to_client: Pipe) -> None:
+        self._stream = stream
+        self._to_client = to_client
+
+    async def send_all(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    def stop_reading(self) -> None:
+        self._to_client.stop_reading()
+
+    def resume_reading(self) -> None:
+        self._to_client.resume_reading()
+
+    def close_sending(self) -> None:
+        self._stream.send_stream.close()
+
+    def close(self) -> None:
+        self._stream.send_stream.close()
+        self._stream.receive_stream.close()
 
 
 @contextmanager
@@ -226,12 +289,12 @@ def translated_errors(reason: str) -> Iterator[None]:
         raise SessionClosed(reason) from error
 
 
-async def _read_answer(http: h11.Connection, stream: Stream) -> HttpAnswer:
+async def _read_answer(http: h11.Connection, stream: ClientStream) -> HttpAnswer:
     status, body = 0, bytearray()
     while True:
         event = http.next_event()
         if event is h11.NEED_DATA:
-            http.receive_data(bytes(await stream.receive_some(CAPACITY)))
+            http.receive_data(await stream.receive_some(CAPACITY))
         elif isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):
@@ -245,7 +308,7 @@ async def _read_answer(http: h11.Connection, stream: Stream) -> HttpAnswer:
 class _StreamWebSocket(ClientWebSocket):
     """A WebSocket on a stream; wsproto is the authority on its frames."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: ClientStream) -> None:
         self._stream = stream
         self._protocol = WSConnection(ConnectionType.CLIENT)
         self._messages: deque[str | bytes] = deque()
@@ -256,9 +319,9 @@ class _StreamWebSocket(ClientWebSocket):
         self._status = 0
         self._refusal = bytearray()
 
-    async def open(self, target: str, headers: HeaderItems) -> None:
+    async def open(self, host: str, target: str, headers: HeaderItems) -> None:
         extra = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
-        opening = OpeningRequest(host=HOST, target=target, extra_headers=extra)
+        opening = OpeningRequest(host=host, target=target, extra_headers=extra)
         with translated_errors(TRANSPORT_CLOSE):
             await self._stream.send_all(self._protocol.send(opening))
             while not self._accepted:
@@ -297,11 +360,11 @@ class _StreamWebSocket(ClientWebSocket):
                 await self._stream.send_all(data)
             except trio.Cancelled:
                 self._closed = True  # after half of a frame there is nothing left to say
-                self._stream.send_stream.close()
+                self._stream.close_sending()
                 raise
 
     async def _read(self) -> None:
-        data = bytes(await self._stream.receive_some(CAPACITY))
+        data = await self._stream.receive_some(CAPACITY)
         self._protocol.receive_data(data or None)
         for event in self._protocol.events():
             if isinstance(event, TextMessage | BytesMessage):

@@ -2,7 +2,8 @@
 
 Hypothesis calls a rule and looks at what it returns, so a rule has to be synchronous by the time it is called. What the
 decorators have noted is kept in objects with a ``function``: there, an async function is replaced by one that makes a
-step of it. The printed history, bundles, notes and shrinking are then what they always are.
+step of it. The printed history, bundles, notes and shrinking are then what they always are. The history is a program
+that calls the methods themselves, so these make a step as well, if they are called from outside of one.
 """
 
 from __future__ import annotations
@@ -68,11 +69,12 @@ class TrioStateMachine(stateful.RuleBasedStateMachine):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name in dir(cls):
-            _make_steps_of(inspect.getattr_static(cls, name))
+            _make_steps_of(cls, name)
 
     def __init__(self) -> None:
         super().__init__()
         self._stepper: TrioStepper | None = None
+        self._has_failed = False
         # It is the instance's that Hypothesis calls, so the class's own may be async.
         vars(self)["teardown"] = self._end
 
@@ -85,6 +87,12 @@ class TrioStateMachine(stateful.RuleBasedStateMachine):
                 cushion=self.cushion, step_limit=self.step_limit, real_time=self.real_time
             ).__enter__()
         return self._stepper
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a step has raised something, so that a `teardown` that looks for what is left had better not: what it
+        raises would be shown instead."""
+        return self._has_failed
 
     @property
     def nursery(self) -> trio.Nursery:
@@ -115,12 +123,16 @@ class TrioStateMachine(stateful.RuleBasedStateMachine):
         finally:
             self.stepper.close()
 
-    def _make_step(self, fn: Callable[..., Any], **arguments: Any) -> Any:
+    def _make_step(self, fn: Callable[..., Any], *args: Any, **arguments: Any) -> Any:
         async def step() -> Any:
-            result = fn(self, **arguments)
+            result = fn(self, *args, **arguments)
             return await result if inspect.isawaitable(result) else result
 
-        return self.stepper.run(step)
+        try:
+            return self.stepper.run(step)
+        except BaseException:
+            self._has_failed = True
+            raise
 
 
 # For type checkers, the decorators of Hypothesis want functions that are not async; otherwise these are the same.
@@ -144,25 +156,35 @@ def invariant(*, check_during_init: bool = False) -> Callable[[F], F]:
     return cast("Callable[[F], F]", decorate)
 
 
-def _make_steps_of(member: object) -> None:
-    """Let a decorated method be a step when Hypothesis calls it."""
-    for name, marker in vars(member).items() if inspect.isfunction(member) else ():
+def _make_steps_of(cls: type[TrioStateMachine], method: str) -> None:
+    """Let a decorated method be a step when Hypothesis, or a program that it has printed, calls it."""
+    member: object = inspect.getattr_static(cls, method)
+    for name, marker in tuple(vars(member).items()) if inspect.isfunction(member) else ():
         fn: Any = getattr(marker, "function", None)
+        if hasattr(fn, "is_step"):
+            continue  # inherited, and done already
         # A rule that is not async may start tasks, so it is a step as well; an invariant should only look.
         if name.startswith("hypothesis_stateful") and (name in _RULES or inspect.iscoroutinefunction(fn)):
-            object.__setattr__(marker, "function", _as_step(fn))  # past a frozen dataclass, which it is by now
+            step = _as_step(fn)
+            object.__setattr__(marker, "function", step)  # past a frozen dataclass, which it is by now
+            setattr(cls, method, _as_step_from_outside(fn, step, member))
 
 
 def _as_step(fn: Callable[..., Any]) -> Callable[..., Any]:
-    if hasattr(fn, "is_step"):
-        return fn  # inherited, and done already
-
     @functools.wraps(fn)
-    def make_step(machine: TrioStateMachine, **arguments: Any) -> Any:
-        return machine._make_step(fn, **arguments)
+    def make_step(machine: TrioStateMachine, *args: Any, **arguments: Any) -> Any:
+        return machine._make_step(fn, *args, **arguments)
 
     vars(make_step)["is_step"] = True
     return make_step
+
+
+def _as_step_from_outside(fn: Callable[..., Any], step: Callable[..., Any], member: Any) -> Callable[..., Any]:
+    @functools.wraps(member)  # with what the decorators have noted
+    def call(machine: TrioStateMachine, *args: Any, **arguments: Any) -> Any:
+        return (fn if machine.stepper.in_step else step)(machine, *args, **arguments)
+
+    return call
 
 
 def _repeat_schedules() -> None:

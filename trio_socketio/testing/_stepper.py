@@ -111,6 +111,11 @@ class TrioStepper:
         """Whether no steps can be made: closed, ended by a background task that failed, or not entered yet."""
         return self._state is _State.OVER
 
+    @property
+    def in_step(self) -> bool:
+        """Whether a step is being made just now."""
+        return self._state is _State.STEPPING
+
     def __enter__(self) -> Self:
         """Begin the run.
 
@@ -240,9 +245,7 @@ class TrioStepper:
                 self._value = await step()
             if scope.cancelled_caught:
                 kind = "real" if self._clock is None else "virtual"
-                raise trio.TooSlowError(
-                    f"the step was still waiting after {self._step_limit:g} seconds of {kind} time"
-                )
+                raise trio.TooSlowError(f"the step was still waiting after {self._step_limit:g} seconds of {kind} time")
         except trio.Cancelled:
             raise
         except BaseException as error:

@@ -9,27 +9,21 @@ from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-import trio
-
-from .. import AckTimeout
-from ..abc import ClusterAdapter
-from ._client import MemoryClient
-from ._open import open_client
 from ._rooms import RoomModel
+from ._under_test import MESSAGE, QUESTION, Difference, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from .. import BroadcastOperator, Server, Socket
-    from ..abc import Adapter, MemoryCluster
+    from ..abc import MemoryCluster
+    from ._client import MemoryClient
+    from ._under_test import Answers, ServerUnderTest
 
 #: How a client goes: it says goodbye, its connection breaks, or its server ends it.
 Departure = Literal["goodbye", "lost", "dismissed"]
 
-MESSAGE = "message"
-QUESTION = "question"
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 class World:
@@ -41,8 +35,9 @@ class World:
     Args:
         servers: They; not running yet.
         enter: Enters a context that stays entered until the end.
-        bus: What connects them, if its faults are to be used.
         settle: Waits until everything has arrived everywhere; see `AdapterMachine.settle`.
+        bus: What connects them, if its faults are to be used.
+        differences: What is known to be different, and allowed for.
 
     Attributes:
         model: What should be.
@@ -51,50 +46,34 @@ class World:
 
     def __init__(
         self,
-        servers: Sequence[Server[Any]],
+        servers: Sequence[ServerUnderTest],
         enter: Callable[[AbstractAsyncContextManager[Any]], Awaitable[Any]],
         settle: Callable[[], Awaitable[None]],
         bus: MemoryCluster | None = None,
+        differences: Collection[Difference] = (),
     ) -> None:
         self.servers = servers
-        self.model = RoomModel()
+        self.model: RoomModel = RoomModel()
         self.clients: dict[str, MemoryClient] = {}
         self.bus = bus
         self._enter = enter
         self._settle = settle
+        self._differences = differences
         self._sent = 0
         self._names: dict[str, str] = {}
-        self._replayed: list[dict[str, set[str]]] = [{} for _ in servers]
-        self._heard: list[tuple[int, int]] = []
         self._silent: set[int] = set()
 
     async def start(self) -> None:
         """Run the servers."""
-        for number, io in enumerate(self.servers):
-            self._replay_rooms(number, io)
-            self._listen(number, io)
-            await self._enter(io.running())
-
-    def _replay_rooms(self, number: int, io: Server[Any]) -> None:
-        replayed = self._replayed[number]
-        io.sockets.adapter.on("create-room", lambda room: replayed.setdefault(room, set()))
-        io.sockets.adapter.on("join-room", lambda room, id: replayed[room].add(id))
-        io.sockets.adapter.on("leave-room", lambda room, id: replayed[room].remove(id))
-        io.sockets.adapter.on("delete-room", lambda room: replayed.pop(room))
-
-    def _listen(self, number: int, io: Server[Any]) -> None:
-        @io.on(MESSAGE)
-        async def hear(message: int) -> int:
-            self._heard.append((number, message))
-            await trio.lowlevel.checkpoint()
-            return number
+        for number, server in enumerate(self.servers):
+            await self._enter(server.running(number))
 
     # What is done by and to one client
 
     async def connect(self, server: int) -> str:
         """Connect a client; its name."""
         name = f"c{len(self._names)}"
-        client: MemoryClient = await self._enter(open_client(self.servers[server]))
+        client: MemoryClient = await self._enter(self.servers[server].open_client())
         client.on(QUESTION, lambda _: name)
         self.clients[name], self._names[client.id] = client, name
         self.model.connect(name, server)
@@ -103,66 +82,80 @@ class World:
 
     async def depart(self, client: str, how: Departure) -> None:
         """Have a client go."""
+        server, id = self._place(client)
         if how == "goodbye":
             await self.clients[client].disconnect()
         elif how == "lost":
             await self.clients[client].drop()
         else:
-            await self.socket(client).disconnect()
+            await server.disconnect(id)
+        await server.wait_gone(id)
         self._gone(client)
         await self.check()
 
     async def join(self, client: str, rooms: Sequence[str]) -> None:
         """Have a socket join rooms."""
-        await self.socket(client).join(self._ids(rooms))
+        rooms = self._changeable(rooms)
+        server, id = self._place(client)
+        await server.join(id, self._ids(rooms))
         self.model.join([client], rooms)
         await self.check()
 
     async def leave(self, client: str, room: str) -> None:
         """Have a socket leave a room."""
-        await self.socket(client).leave(*self._ids([room]))
-        self.model.leave([client], [room])
+        server, id = self._place(client)
+        for left in self._changeable([room]):
+            await server.leave(id, *self._ids([left]))
+            self.model.leave([client], [left])
         await self.check()
 
     async def emit_from(self, client: str, rooms: Sequence[str]) -> None:
         """Emit from a socket to everybody else in rooms, or everywhere."""
-        operator = self.socket(client).broadcast.to(self._ids(rooms))
+        server, id = self._place(client)
         meant = self.model.chosen(rooms, [client], self._reached(self.model.server[client]))
-        await self._expect(operator, meant)
+        message = self._next_message()
+        await server.emit_from(id, self._ids(rooms), MESSAGE, *message)
+        await self.check(dict.fromkeys(meant, message))
 
     # What is done to many
 
     async def emit(self, server: int, rooms: Sequence[str], except_rooms: Sequence[str], local: bool) -> None:
-        """Emit from a server."""
-        await self._expect(*self._choose(server, rooms, except_rooms, local))
+        """Emit from a server, and see that exactly those who are meant get it, once each."""
+        await self.check(await self._send(server, rooms, except_rooms, local))
 
     async def sockets_join(
         self, server: int, rooms: Sequence[str], except_rooms: Sequence[str], local: bool, joined: Sequence[str]
     ) -> None:
         """Put sockets into rooms, and emit to these at once: whoever is in them gets it, and nobody else."""
-        operator, meant = self._choose(server, rooms, except_rooms, local)
-        await operator.sockets_join(self._ids(joined))
+        joined = self._changeable(joined)
+        target, meant = self._choose(server, rooms, except_rooms, local)
+        await self.servers[server].sockets_join(target, self._ids(joined))
         self.model.join(meant, joined)
-        await self._expect(*self._choose(server, joined, (), False))
+        await self._wait_for_changes()
+        await self.emit(server, joined, (), False)
 
     async def sockets_leave(
         self, server: int, rooms: Sequence[str], except_rooms: Sequence[str], local: bool, left: Sequence[str]
     ) -> None:
         """Take sockets out of rooms, and emit to these at once: whoever is left in them gets it, and nobody else."""
-        operator, meant = self._choose(server, rooms, except_rooms, local)
-        await operator.sockets_leave(self._ids(left))
+        left = self._changeable(left)
+        target, meant = self._choose(server, rooms, except_rooms, local)
+        await self.servers[server].sockets_leave(target, self._ids(left))
         self.model.leave(meant, left)
-        await self._expect(*self._choose(server, left, (), False))
+        await self._wait_for_changes()
+        await self.emit(server, left, (), False)
 
     async def disconnect_sockets(
         self, server: int, rooms: Sequence[str], except_rooms: Sequence[str], local: bool
     ) -> None:
         """Emit to sockets, and disconnect them at once: everybody gets it before."""
-        operator, meant = self._choose(server, rooms, except_rooms, local)
-        expected = await self._send(operator, meant)
+        target, meant = self._choose(server, rooms, except_rooms, local)
+        expected = await self._send(server, rooms, except_rooms, local)
         clients = {name: self.clients[name] for name in meant}
-        await operator.disconnect_sockets()
+        await self.servers[server].disconnect_sockets(target)
         for name in meant:
+            there, id = self._place(name)
+            await there.wait_gone(id)
             self.model.disconnect(name)
         await self.check(expected)
         for name, client in clients.items():
@@ -171,8 +164,8 @@ class World:
 
     async def fetch_sockets(self, server: int, rooms: Sequence[str], except_rooms: Sequence[str], local: bool) -> None:
         """Fetch sockets, wherever they are."""
-        operator, meant = self._choose(server, rooms, except_rooms, local)
-        found = await self._answers(server, local, operator.fetch_sockets())
+        target, meant = self._choose(server, rooms, except_rooms, local)
+        found = self._complete(server, local, await self.servers[server].fetch_sockets(target))
         names = Counter(self._names.get(socket.id, socket.id) for socket in found)
         assert names == Counter(meant), f"fetched {_show(names)} instead of {_show(meant)}"
         for socket in found:
@@ -182,36 +175,37 @@ class World:
 
     async def ask(self, server: int, rooms: Sequence[str], except_rooms: Sequence[str], local: bool) -> None:
         """Emit with acknowledgements."""
-        operator, meant = self._choose(server, rooms, except_rooms, local)
-        answers = await self._answers(server, local, operator.timeout(1).emit_with_ack(QUESTION, 0))
-        assert Counter(answers) == Counter(meant), f"{_show(answers)} have answered instead of {_show(meant)}"
+        target, meant = self._choose(server, rooms, except_rooms, local)
+        answers = await self.servers[server].ask(target, QUESTION, 0)
+        if local and Difference.LOCAL_ACKS_TIME_OUT in self._differences:
+            answers = answers._replace(silent=None)
+        values = self._complete(server, local, answers)
+        assert Counter(values) == Counter(meant), f"{_show(values)} have answered instead of {_show(meant)}"
         await self.check()
 
     async def server_side_emit(self, server: int, ask: bool) -> None:
         """Emit to the other servers, which answer if they are asked."""
-        io, others = self.servers[server], self._reached(server) - {server}
-        self._sent += 1
+        others = self._reached(server) - {server}
+        number, _ = self._next_message()
         if ask:
-            answers = await self._answers(server, False, io.timeout(1).server_side_emit_with_ack(MESSAGE, self._sent))
+            answers = self._complete(server, False, await self.servers[server].server_side_ask(MESSAGE, number))
             assert Counter(answers) == Counter(others), f"the servers {answers} have answered, not {others}"
         else:
-            await io.server_side_emit(MESSAGE, self._sent)
-        await self._settle()
-        heard, self._heard = self._heard, []
-        assert Counter(heard) == Counter((other, self._sent) for other in others), f"heard by {heard}, not {others}"
+            await self.servers[server].server_side_emit(MESSAGE, number)
+        await self.check(heard=dict.fromkeys(others, number))
 
-    async def _answers(self, server: int, local: bool, answers: Awaitable[list[Any]]) -> list[Any]:
+    def _complete(self, server: int, local: bool, answers: Answers) -> Sequence[Any]:
         """The answers of all servers; the silent ones have to be named."""
         silent = set() if local else set(range(len(self.servers))) - self._reached(server)
-        try:
-            found, timeout = await answers, None
-        except AckTimeout as error:
-            found, timeout = error.responses, error
-        missed = set() if timeout is None else set(timeout.servers)
         names = {f"s{number}" for number in silent}
-        assert (timeout is not None) == bool(silent), f"with the silent servers {names or 'none'}: {timeout}"
-        assert missed == names, f"{missed or 'none'} are said to be silent instead of {names or 'none'}"
-        return found
+        said = None if answers.silent is None else set(answers.silent)
+        wanted = names or None
+        assert said == wanted, f"silent are said to be the servers {said} instead of {wanted}"
+        return answers.values
+
+    async def _wait_for_changes(self) -> None:
+        if Difference.LATE_CHANGES in self._differences:
+            await self._settle()
 
     # Faults
 
@@ -238,11 +232,12 @@ class World:
 
     # What has to be true
 
-    async def check(self, expected: Mapping[str, Any] = NOTHING) -> None:
+    async def check(self, expected: Mapping[str, Any] = NOTHING, heard: Mapping[int, int] = NOTHING) -> None:
         """Compare everything with the model, when everything has arrived.
 
         Args:
             expected: The arguments of the message that each of these clients must have got; the others got none.
+            heard: The number of the message that each of these servers must have got from another one.
 
         Raises:
             AssertionError: It is different; the text says where.
@@ -253,17 +248,13 @@ class World:
             got = [event.args[:2] for event in client.receive_all_nowait()]
             wanted = [expected[name]] if name in expected else []
             assert got == wanted, f"{name} got {got} instead of {wanted}; meant were {_show(set(expected))}"
-        for number, io in enumerate(self.servers):
-            self._check_rooms(number, io.sockets.adapter)
-        assert not self._heard, f"servers heard {self._heard}, which was not for them"
+        for number, server in enumerate(self.servers):
+            there = await server.snapshot()
+            self._check_rooms(number, there.rooms)
+            numbers = [heard[number]] if number in heard else []
+            assert list(there.heard) == numbers, f"server {number} heard {there.heard} instead of {numbers}"
 
-    def _check_rooms(self, number: int, adapter: Adapter) -> None:
-        rooms = {room: set(ids) for room, ids in adapter.rooms.items()}
-        inverse = {(room, id) for id, own in adapter.sids.items() for room in own}
-        agree = inverse == {(room, id) for room, ids in rooms.items() for id in ids}
-        assert agree, f"the two indexes of server {number} disagree"
-        assert all(rooms.values()), f"server {number} has empty rooms"
-        assert self._replayed[number] == rooms, f"the room events of server {number} tell of other rooms"
+    def _check_rooms(self, number: int, rooms: Mapping[str, Iterable[str]]) -> None:
         names = self._names
         named = {names.get(room, room): {names.get(id, id) for id in ids} for room, ids in rooms.items()}
         wanted = self.model.index(number)
@@ -277,24 +268,25 @@ class World:
         """
         if self.bus is not None:
             self.bus.heal()
-        for client in self.clients.values():
+        for name, client in list(self.clients.items()):
+            server, id = self._place(name)
             await client.drop()
-        for name in list(self.clients):
+            await server.wait_gone(id)
             self._gone(name)
         await self.check()
-        for number, io in enumerate(self.servers):
-            figures = io.statistics()
-            assert figures == type(figures)(), f"left of the clients of server {number}: {figures}"
-            adapter = io.sockets.adapter
-            if isinstance(adapter, ClusterAdapter):
-                waiting = adapter.statistics()
-                assert waiting.requests == waiting.collecting == 0, f"server {number} still waits: {waiting}"
+        for server in self.servers:
+            await server.check_empty()
 
     # Helpers
 
-    def socket(self, client: str) -> Socket[Any]:
-        """The server's side of a client."""
-        return self.servers[self.model.server[client]].sockets.sockets[self.clients[client].id]
+    def _place(self, client: str) -> tuple[ServerUnderTest, str]:
+        """Where a client is, and its id there."""
+        return self.servers[self.model.server[client]], self.clients[client].id
+
+    def _changeable(self, rooms: Sequence[str]) -> Sequence[str]:
+        """Those of these rooms that sockets may join and leave."""
+        fixed = self.clients if Difference.OWN_ROOMS_ARE_FIXED in self._differences else ()
+        return [room for room in rooms if room not in fixed]
 
     def _ids(self, rooms: Sequence[str]) -> list[str]:
         ids = {name: id for id, name in self._names.items()}
@@ -311,20 +303,24 @@ class World:
 
     def _choose(
         self, server: int, rooms: Sequence[str], except_rooms: Sequence[str], local: bool
-    ) -> tuple[BroadcastOperator, set[str]]:
-        operator = self.servers[server].to(self._ids(rooms)).except_(self._ids(except_rooms))
+    ) -> tuple[Target, set[str]]:
+        """Whom filters choose: for the server, and for the model."""
         reached = {server} if local else self._reached(server)
-        return operator.local if local else operator, self.model.chosen(rooms, except_rooms, reached)
+        target = Target(self._ids(rooms), self._ids(except_rooms), local)
+        return target, self.model.chosen(rooms, except_rooms, reached)
 
-    async def _send(self, operator: BroadcastOperator, meant: Collection[str]) -> dict[str, Any]:
-        """Emit; what everybody who is meant has to get."""
+    def _next_message(self) -> tuple[int, bytes]:
         self._sent += 1
-        await operator.emit(MESSAGE, self._sent, b"\x00")
-        return dict.fromkeys(meant, (self._sent, b"\x00"))
+        return self._sent, b"\x00"
 
-    async def _expect(self, operator: BroadcastOperator, meant: Collection[str]) -> None:
-        """Emit, and see that exactly these get it, once each."""
-        await self.check(await self._send(operator, meant))
+    async def _send(
+        self, server: int, rooms: Sequence[str], except_rooms: Sequence[str], local: bool
+    ) -> dict[str, tuple[int, bytes]]:
+        """Emit; what everybody who is meant has to get."""
+        target, meant = self._choose(server, rooms, except_rooms, local)
+        message = self._next_message()
+        await self.servers[server].emit(target, MESSAGE, *message)
+        return dict.fromkeys(meant, message)
 
 
 def _show(names: Any) -> Any:
