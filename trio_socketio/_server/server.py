@@ -298,7 +298,7 @@ class Server(Broadcasting, Serving, Generic[DataT]):
 
     def _cluster(self) -> AbstractAsyncContextManager[Any]:
         """What the adapters of all namespaces share, such as a connection to Redis; most have nothing."""
-        factory = self.config.adapter
+        factory: object = self.config.adapter
         return factory.running() if isinstance(factory, RunningFactory) else nullcontext()
 
     async def _stop_namespaces(self) -> None:
