@@ -66,7 +66,8 @@ async def serve_poll(session: Session, request: Request, compressor: Compressor 
         session.finish(FORCED_CLOSE)
         poll.answer([NOOP, CLOSE])
     try:
-        await poll.answered.wait()
+        if not poll.answered.is_set():  # else it would be a task switch for nothing
+            await poll.answered.wait()
         return await answer_poll(session, request, poll.packets, compressor)
     except trio.Cancelled:
         if session.poll is poll:

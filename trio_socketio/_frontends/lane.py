@@ -1,6 +1,7 @@
 """The fast lane: a stream between the socket and trio-websocket that takes out what needs no protocol.
 
-trio-websocket is the authority on RFC 6455, and is given this stream instead of the socket. Its law: *the application
+trio-websocket is the authority on RFC 6455, and is given this stream instead of the socket, as soon as there is
+something for it: most clients send nothing but messages until they close. The lane's law: *the application
 gets through the lane what it would get without it, no later*. Complete messages go from the lane straight to the
 receiver; all other frames are passed on untouched (`trio_socketio._wire.frames` tells one from the other), and what
 trio-websocket writes (the 101, pongs, closes) goes out between our own frames, never inside one.
@@ -45,17 +46,19 @@ class Lane(trio.abc.Stream):
 
     Args:
         stream: What to read from and write to; from now on the lane is the one who closes it.
-        opening: The bytes that trio-websocket shall read first: the opening request.
-        trailing: What the client had already sent after it.
+        trailing: What the client had already sent after its opening request.
         sorter: What tells messages from the rest.
+        summon: Called when there is something for trio-websocket's reader, to start it if that has not been done.
     """
 
     __slots__ = (
-        "_back", "_fileno", "_handshake", "_passed", "_reading", "_sending", "_state", "_stream", "_unsent", "_wake",
-        "deaf", "sorter",
+        "_back", "_fileno", "_handshake", "_passed", "_reading", "_sending", "_state", "_stream", "_summon", "_unsent",
+        "_wake", "deaf", "sorter",
     )  # fmt: skip
 
-    def __init__(self, stream: trio.abc.Stream, opening: bytes, trailing: bytes, sorter: FrameSorter) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, trailing: bytes, sorter: FrameSorter, summon: Callable[[], object]
+    ) -> None:
         self.sorter = sorter
         sorter.feed(trailing)
         self._stream = stream
@@ -66,7 +69,8 @@ class Lane(trio.abc.Stream):
         self._state = LaneState.OPEN
         self._unsent = bytearray()
         self._sending = trio.Lock()
-        self._passed: bytes | None = opening
+        self._passed: bytes | None = None
+        self._summon = summon
         self._reading = False  # the pump is
         #: Whether trio-websocket's reader was cancelled, as it is with the server: it sees no more frames.
         self.deaf = False
@@ -108,6 +112,7 @@ class Lane(trio.abc.Stream):
     async def _pass_on(self, data: bytes) -> None:
         if self._state is LaneState.CLOSED:
             return  # trio-websocket has given up on this client, and never comes back
+        self._summon()
         self._passed = data
         self._back = trio.Event()
         self._wake.set()
@@ -151,6 +156,8 @@ class Lane(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """What is passed on to trio-websocket, however much it is. Parks until there is something."""
         try:
+            # A reader that begins with its server's end is deaf before anyone takes it for idle.
+            await trio.lowlevel.checkpoint_if_cancelled()
             return await self._receive_passed()
         except trio.Cancelled:
             self._lose_reader()
@@ -168,6 +175,8 @@ class Lane(trio.abc.Stream):
         while self._state is LaneState.OPEN:
             if self._passed is not None:
                 data, self._passed = self._passed, None
+                if not data:
+                    self._back.set()  # the reader does not come back for more than the end
                 await trio.lowlevel.checkpoint()
                 return data
             if self.sorter.phase is not Phase.MESSAGES and not self._reading:
@@ -191,6 +200,7 @@ class Lane(trio.abc.Stream):
 
         It waits until trio-websocket is idle: a ping that it found after our close frame would be an error to it.
         """
+        self._summon()
         await self._back.wait()
         self.sorter.end()
         self._wake.set()
