@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._errors import HandshakeRefused, NotRunning
@@ -237,7 +238,7 @@ class Engine(Life):
         self._listeners.call_sync("initial_headers", headers, request)
         self._listeners.call_sync("headers", headers, request)
         return SessionAcceptance(
-            headers, config, lambda: self._begin(sid, request, Phase.WEBSOCKET), self._greet_on_websocket
+            headers, config, partial(self._begin, sid, request, Phase.WEBSOCKET), self._greet_on_websocket
         )
 
     def _greet_on_websocket(self, session: Session) -> None:

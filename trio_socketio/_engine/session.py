@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .._errors import RemoteProtocolError, SessionClosed
+from .._latch import Latch
 from .._wire.encoded import CLOSE, NOOP, PING, PONG, EncodedPacket
 from .._wire.engine_packets import EnginePacket, EnginePacketType
 from .._wire.phases import Change, Phase, next_phase
@@ -104,8 +105,8 @@ class Session(trio.abc.Channel["str | bytes"]):
         self.closed_because: tuple[str, str | None] | None = None
         #: Where it is in its life: `trio_socketio._wire.phases`.
         self.phase: Phase = phase
-        self.started: trio.Event = trio.Event()
-        self.ended: trio.Event = trio.Event()
+        self.started: Latch = Latch()
+        self.ended: Latch = Latch()
         self.nursery: trio.Nursery | None = None
         # The transports' own: the GET that waits, the POST and the WebSockets that are being served.
         self.poll: PendingPoll | None = None

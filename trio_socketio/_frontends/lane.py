@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .._latch import Latch
 from .._wire.frames import CLOSE, Phase, encode_frame
 
 if TYPE_CHECKING:
@@ -68,15 +69,15 @@ class Lane(trio.abc.Stream):
             self._fileno = stream.socket.fileno
         self._state = LaneState.OPEN
         self._unsent = bytearray()
-        self._sending = trio.Lock()
+        self._sending: trio.Lock | None = None
         self._passed: bytes | None = None
         self._summon = summon
         self._reading = False  # the pump is
         #: Whether trio-websocket's reader was cancelled, as it is with the server: it sees no more frames.
         self.deaf = False
         self._handshake: trio.CancelScope | None = None
-        self._wake = trio.Event()  # the reader has something to look at
-        self._back = trio.Event()  # the reader is done with what was passed on
+        self._wake = Latch()  # the reader has something to look at
+        self._back = Latch()  # the reader is done with what was passed on
 
     # Reading: the pump's side
 
@@ -114,7 +115,7 @@ class Lane(trio.abc.Stream):
             return  # trio-websocket has given up on this client, and never comes back
         self._summon()
         self._passed = data
-        self._back = trio.Event()
+        self._back = Latch()
         self._wake.set()
         await self._back.wait()
         if self._state is LaneState.BROKEN:
@@ -181,7 +182,7 @@ class Lane(trio.abc.Stream):
                 return data
             if self.sorter.phase is not Phase.MESSAGES and not self._reading:
                 return await self._read_alone()
-            self._wake = trio.Event()
+            self._wake = Latch()
             await self._wake.wait()
         if self._state is LaneState.BROKEN:
             raise trio.BrokenResourceError("the connection broke")
@@ -259,6 +260,8 @@ class Lane(trio.abc.Stream):
         Raises:
             trio.BrokenResourceError: The connection broke, or is closed.
         """
+        if self._sending is None:
+            self._sending = trio.Lock()  # half a KiB that an idle client does not need
         async with self._sending:
             try:
                 while self._unsent:
