@@ -257,6 +257,7 @@ class Engine(Life):
             phase=phase,
             dialect=choose_dialect(request.query),
             flusher=self._flusher,
+            alarms=self._alarms,
             context=self._context,
             on_closed=self._forget,
         )

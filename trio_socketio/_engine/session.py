@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from .._wire.dialects import Dialect
+    from .alarms import Alarms
     from .config import EngineConfig
     from .contract import Request, WebSocket
     from .flusher import Flusher
@@ -95,6 +96,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         phase: Phase,
         dialect: Dialect,
         flusher: Flusher,
+        alarms: Alarms,
         context: Context,
         on_closed: Callable[[Session], None],
     ) -> None:
@@ -125,7 +127,10 @@ class Session(trio.abc.Channel["str | bytes"]):
         self._writable: trio.lowlevel.ParkingLot | None = None
         self._resumed: trio.Event | None = None
         self._heartbeat = Heartbeat(
-            config.ping_interval, config.ping_timeout, client_pings=dialect.heartbeat is EnginePacketType.PING
+            config.ping_interval,
+            config.ping_timeout,
+            client_pings=dialect.heartbeat is EnginePacketType.PING,
+            alarms=alarms,
         )
         self._description: str | None = None
 
