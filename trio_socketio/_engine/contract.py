@@ -141,6 +141,7 @@ class Request:
     """
 
     __slots__ = (
+        "_body",
         "_receive_body",
         "client",
         "headers",
@@ -161,6 +162,7 @@ class Request:
         client: tuple[str, int] | None = None,
         scheme: str = "http",
         path: str | None = None,
+        body: bytes | None = None,
         receive_body: Callable[[], Awaitable[bytes]] = no_body,
     ) -> None:
         raw_path, _, query = target.partition("?")
@@ -174,7 +176,13 @@ class Request:
         self.client: tuple[str, int] | None = client
         self.scheme: str = scheme
         self.response_headers: Headers = Headers()
+        self._body = body
         self._receive_body = receive_body
+
+    def take_body(self) -> bytes | None:
+        """The whole body, for one time, if it came together with the head; else None, and `read_body` waits for it."""
+        body, self._body = self._body, None
+        return body
 
     async def read_body(self, limit: int) -> bytes:
         """Read the whole body; to be called once.
@@ -186,6 +194,11 @@ class Request:
             BodyTooLarge: As soon as the body exceeds the limit. The rest is not read.
             ClientDisconnected: The connection ended first.
         """
+        body = self.take_body()
+        if body is not None:
+            if len(body) > limit:
+                raise BodyTooLarge(limit)
+            return body
         if self.headers.get("content-length", "").isdecimal() and int(self.headers["content-length"][:20]) > limit:
             raise BodyTooLarge(limit)
         chunks: list[bytes] = []

@@ -13,13 +13,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import h11
 import trio
 from trio_websocket import ConnectionClosed
 
-from .._engine.contract import Application, Headers, Request, Response, no_body
+from .._engine.contract import Application, Headers, Request, Response
 from .._errors import ClientDisconnected
 from .opening import HttpError, Opening, Upgrade, encode_headers, wants_websocket
 from .plain import REASONS, http_date, recognise, write_plain
@@ -27,7 +28,7 @@ from .waiting import noticing_wait
 from .websocket import serve_websocket
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from .._engine.contract import HttpLimits
@@ -109,7 +110,9 @@ class HttpConnection:
         self._reads = 0
         self._ahead = 0  # bytes read, but not yet asked for
         self._gone = False  # the client has sent its last byte
-        self._watch_scope: trio.CancelScope | None = None
+        self._watched = False  # an answer is waited for
+        self._watching = False  # there is a task for that
+        self._watch_scope = trio.CancelScope()
         self._http_version = b"1.1"
         self._body_wanted = False  # the handler waits for the body, and will find out itself
         self._body_deadline = 0.0
@@ -126,8 +129,7 @@ class HttpConnection:
                         _lose(answer)
                         raise self._body_error
                     if isinstance(answer, Upgrade):
-                        while self._reading is not None:
-                            await self._reading.wait()
+                        await self._stop_watch()
                         answer.trailing = self._rest
                         return answer
                     if not await self._write(answer, request.method):
@@ -150,12 +152,17 @@ class HttpConnection:
         if self._unread:
             await trio.lowlevel.checkpoint()  # a client that sends many at once is not the only one
         elif not self._gone:
-            with trio.CancelScope(deadline=deadline):
-                await self._read(self._limits.max_header_bytes)
+            # A connection with nothing begun just ends at its deadline: no scope of its own for each request.
+            patience = self._nursery.cancel_scope
+            patience.deadline = deadline
+            await self._read(self._limits.max_header_bytes)
+            if patience.cancel_called:
+                return None
         if not self._unread:
             return None
         plain = recognise(self._unread, self._limits)
         if plain is None:
+            self._nursery.cancel_scope.deadline = inf
             if not is_first:
                 deadline = min(deadline, trio.current_time() + self._limits.header_timeout)
             head = await self._read_head(deadline)
@@ -169,8 +176,8 @@ class HttpConnection:
             headers=plain.headers,
             client=self._client,
             scheme=self._scheme,
-            # Not a method: a request that opens a session lives as long as that, and this object should not.
-            receive_body=_giving(plain.body) if plain.body else no_body,
+            # And no method of ours: a request that opens a session lives as long as that, and this object should not.
+            body=plain.body,
         )
 
     async def _read_head(self, deadline: float) -> h11.Request | None:
@@ -322,21 +329,34 @@ class HttpConnection:
         try:
             return await noticing_wait(self._dispatch(request), self._begin_watch)
         finally:
-            if self._watch_scope is not None:
-                self._watch_scope.cancel()
-                self._watch_scope = None
+            self._watched = False
 
     def _begin_watch(self) -> None:
-        self._watch_scope = trio.CancelScope()
-        self._nursery.start_soon(self._watch, self._watch_scope)
+        self._nursery.cancel_scope.deadline = inf
+        self._watched = True
+        if not self._watching:
+            self._watching = True
+            self._nursery.start_soon(self._watch)
 
-    async def _watch(self, scope: trio.CancelScope) -> None:
-        with scope:
-            while self._ahead < READ_AHEAD and not scope.cancel_called:
+    async def _watch(self) -> None:
+        """Read while an answer is waited for. The last read goes on after that: it is for the next request anyway."""
+        with trio.CancelScope() as self._watch_scope:
+            while self._watched and self._ahead < READ_AHEAD:
                 if not await self._read_more():
-                    if not self._body_wanted and not scope.cancel_called:
-                        self._nursery.cancel_scope.cancel()
-                    return
+                    self._on_end()
+                    break
+        self._watching = False
+
+    def _on_end(self) -> None:
+        if self._watched and not self._body_wanted:
+            self._nursery.cancel_scope.cancel()
+
+    async def _stop_watch(self) -> None:
+        """Leave the reading to others."""
+        self._nursery.cancel_scope.deadline = inf
+        self._watch_scope.cancel()
+        while self._watching:
+            await trio.lowlevel.checkpoint()
 
     async def _dispatch(self, request: Request) -> Response | Upgrade:
         is_ours = self._app.owns(request.path)
@@ -388,6 +408,7 @@ class HttpConnection:
                 raise trio.BrokenResourceError(f"the connection broke: {error}") from error
             if not data:
                 return True
+        self._nursery.cancel_scope.deadline = inf
         with trio.move_on_after(self._limits.write_timeout):
             await self._stream.send_all(data)
             return True
@@ -444,11 +465,13 @@ class HttpConnection:
         """Let the client read its answer: closing while it still sends would reset the connection, answer and all."""
         if self._gone or self._http is None or self._http.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
             return
+        self._http = None
         with trio.move_on_after(LINGER):
             if isinstance(self._stream, trio.abc.HalfCloseableStream):
                 await self._stream.send_eof()
-            while await self._stream.receive_some(READ_SIZE):
-                pass
+            while not self._gone:
+                await self._read(READ_SIZE)
+                self._unread = b""
 
 
 def _lose(answer: Response | Upgrade | None) -> None:
@@ -490,12 +513,3 @@ def client_address(stream: trio.abc.Stream) -> tuple[str, int] | None:
     except OSError:
         return None
     return (name[0], name[1]) if isinstance(name, tuple) else None
-
-
-def _giving(body: bytes) -> Callable[[], Awaitable[bytes]]:
-    async def receive() -> bytes:
-        nonlocal body
-        piece, body = body, b""
-        return piece
-
-    return receive
