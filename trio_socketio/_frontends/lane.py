@@ -4,7 +4,7 @@ trio-websocket is the authority on RFC 6455, and is given this stream instead of
 something for it: most clients send nothing but messages until they close. The lane's law: *the application
 gets through the lane what it would get without it, no later*. Complete messages go from the lane straight to the
 receiver; all other frames are passed on untouched (`trio_socketio._wire.frames` tells one from the other), and what
-trio-websocket writes (the 101, pongs, closes) goes out between our own frames, never inside one.
+trio-websocket writes (pongs, closes) goes out between our own frames, never inside one.
 
 Two tasks meet here: the pump, which reads, and trio-websocket's reader, which parks in `Lane.receive_some` until the
 pump has something for it. The pump then waits until the reader is back for more, so there is always one who acts, and
@@ -314,6 +314,11 @@ class Lane(trio.abc.Stream):
     async def aclose(self) -> None:
         """Close the stream."""
         self._state = LaneState.CLOSED
+        self._summon = _nobody  # who has us; without this cycle, what a client leaves behind is freed at once
         self._wake.set()
         self._back.set()
         await self._stream.aclose()
+
+
+def _nobody() -> None:
+    """There is nothing to be done any more."""

@@ -1,8 +1,9 @@
 """HTTP/1.1 on one TCP connection, one task for each; and the way from there to a WebSocket.
 
-h11 is the authority on HTTP. Requests of one connection are served one after the other. While one is being served, a
-second task reads ahead: the only way to learn that the client has gone is to read, and the application is told by
-cancellation. What is read ahead (a pipelined request, the first frames of a WebSocket) is kept, up to a bound.
+h11 is the authority on HTTP; ordinary requests do not trouble it (`trio_socketio._frontends.plain`). Requests of one
+connection are served one after the other. While one waits for its answer, a second task reads ahead: the only way to
+learn that the client has gone is to read, and the application is told by cancellation. What is read ahead (a pipelined
+request, the first frames of a WebSocket) is kept, up to a bound.
 
 Whatever a client sends, it costs nobody else anything: an `HttpError` is answered with one line and the connection
 closes; what we did wrong ourselves is logged once, with its traceback, and ends this connection only.
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,8 +22,9 @@ from trio_websocket import ConnectionClosed
 
 from .._engine.contract import Application, Headers, Request, Response
 from .._errors import ClientDisconnected
-from .opening import HttpError, Opening, Upgrade, encode_headers, wants_websocket
-from .plain import REASONS, http_date, recognise, write_plain
+from .answers import error_response, not_found, write_with_h11
+from .opening import HttpError, Opening, Upgrade, client_address, origin_form, wants_websocket
+from .plain import recognise, write_plain
 from .waiting import noticing_wait
 from .websocket import serve_websocket
 
@@ -41,8 +42,6 @@ READ_SIZE = 65_536
 READ_AHEAD = 65_536
 #: Seconds for a client to stop sending and read an answer that came before the end of its request.
 LINGER = 2.0
-
-NOT_FOUND = "nothing is served at this path; compare the `path` options of the server and of the client"
 
 
 class Served(Application, Protocol):
@@ -75,7 +74,7 @@ async def serve_connection(app: Served, files: StaticFiles | None, stream: trio.
     except* ConnectionClosed:
         pass  # the client left while trio-websocket was writing to it
     except* (trio.BrokenResourceError, trio.ClosedResourceError) as group:
-        logger.debug("a connection broke: %r", group.exceptions[0])
+        logger.debug("a connection broke: %r", _first_of(group))
     except* Exception as group:
         logger.error("a connection failed; this is a bug", exc_info=group)
     finally:
@@ -222,7 +221,7 @@ class HttpConnection:
         self._body_deadline = trio.current_time() + limits.body_timeout
         return Request(
             method=head.method.decode("ascii"),
-            target=_origin_form(head.target.decode("ascii")),
+            target=origin_form(head.target.decode("ascii")),
             headers=headers,
             client=self._client,
             scheme=self._scheme,
@@ -361,11 +360,11 @@ class HttpConnection:
     async def _dispatch(self, request: Request) -> Response | Upgrade:
         is_ours = self._app.owns(request.path)
         if wants_websocket(request):
-            return await self._dispatch_websocket(request) if is_ours else _not_found()
+            return await self._dispatch_websocket(request) if is_ours else not_found()
         if is_ours:
             return await self._app.handle_request(request)
         response = await self._files.respond(request) if self._files is not None else None
-        return response or _not_found()
+        return response or not_found()
 
     async def _dispatch_websocket(self, request: Request) -> Response | Upgrade:
         try:
@@ -421,27 +420,7 @@ class HttpConnection:
             self._http.receive_data(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n" + self._take())
             self._http.next_event()
             self._http.next_event()
-        http = self._http
-        has_length = response.status not in (204, 304)
-        try:
-            head = self._response_head(response, has_length)
-        except (h11.LocalProtocolError, UnicodeEncodeError):
-            logger.exception("%r has headers that cannot be sent", response)
-            response = Response(500, on_lost=response.on_lost)
-            head = self._response_head(response, has_length=True)
-        data = http.send(head) or b""
-        if has_length and method != "HEAD":
-            data += http.send(h11.Data(data=response.body)) or b""
-        return data + (http.send(h11.EndOfMessage()) or b"")
-
-    def _response_head(self, response: Response, has_length: bool) -> h11.Response:
-        headers = encode_headers(response.headers)
-        headers = [header for header in headers if header[0] not in (b"content-length", b"transfer-encoding")]
-        if has_length:
-            headers.append((b"content-length", b"%d" % len(response.body)))
-        headers.append((b"date", http_date(int(time.time()))))
-        status = response.status
-        return h11.Response(status_code=status, headers=headers, reason=REASONS.get(status, b""))
+        return write_with_h11(self._http, response, method)
 
     # The end
 
@@ -479,37 +458,8 @@ def _lose(answer: Response | Upgrade | None) -> None:
         answer.on_lost()
 
 
-def _not_found() -> Response:
-    return error_response(HttpError(404, NOT_FOUND), close=False)
-
-
-def error_response(error: HttpError, close: bool = True) -> Response:
-    """One line of plain text."""
-    headers = Headers(error.headers)
-    headers["content-type"] = "text/plain; charset=utf-8"
-    if close:
-        headers["connection"] = "close"
-    return Response(error.status, f"{error}\n".encode(), headers)
-
-
-def _origin_form(target: str) -> str:
-    """The path and query of a request target, which a proxy's client may send with scheme and host before it."""
-    if target.startswith("/") or target == "*":
-        return target
-    scheme, separator, rest = target.partition("://")
-    if not separator or scheme.lower() not in ("http", "https"):
-        raise HttpError(400, "the request target must begin with a slash")
-    _, slash, path = rest.partition("/")
-    return slash + path if slash else "/"
-
-
-def client_address(stream: trio.abc.Stream) -> tuple[str, int] | None:
-    """Address and port of the peer, where the stream has a socket that knows them."""
-    inner = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    if not isinstance(inner, trio.SocketStream):
-        return None
-    try:
-        name = inner.socket.getpeername()
-    except OSError:
-        return None
-    return (name[0], name[1]) if isinstance(name, tuple) else None
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -8,6 +8,7 @@ from hashlib import sha1
 from typing import TYPE_CHECKING
 
 import h11
+import trio
 
 from .._engine.contract import Headers
 from .._wire.deflate import choose_offer
@@ -137,3 +138,30 @@ class Upgrade:
 def encode_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Headers as h11 takes them."""
     return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.multi_items()]
+
+
+def origin_form(target: str) -> str:
+    """The path and query of a request target, which a proxy's client may send with scheme and host before it.
+
+    Raises:
+        HttpError: It is neither.
+    """
+    if target.startswith("/") or target == "*":
+        return target
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        raise HttpError(400, "the request target must begin with a slash")
+    _, slash, path = rest.partition("/")
+    return slash + path if slash else "/"
+
+
+def client_address(stream: trio.abc.Stream) -> tuple[str, int] | None:
+    """Address and port of the peer, where the stream has a socket that knows them."""
+    inner = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if not isinstance(inner, trio.SocketStream):
+        return None
+    try:
+        name = inner.socket.getpeername()
+    except OSError:
+        return None
+    return (name[0], name[1]) if isinstance(name, tuple) else None

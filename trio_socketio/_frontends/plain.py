@@ -1,4 +1,4 @@
-"""The ordinary request read, and its answer written, without h11: 5 microseconds each instead of 40.
+"""The ordinary request read, and its answer written, without h11: 3 microseconds instead of 58.
 
 h11 is the authority on HTTP. What is taken here, it would read exactly the same, and what is written here, it would
 write the same: two property tests say so. Whatever gives the least doubt is left to it: a request that is not complete
