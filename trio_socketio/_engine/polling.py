@@ -26,7 +26,7 @@ GONE = "poll connection closed prematurely"
 
 def _headers(request: Request, content_type: str) -> Headers:
     """What the answers of a session have: no cache keeps them, and no Internet Explorer takes them for an attack."""
-    headers = Headers([("content-type", content_type), ("cache-control", "no-store")])
+    headers = Headers.of_checked([("content-type", content_type), ("cache-control", "no-store")])
     agent = request.headers.get("user-agent", "")
     if ";MSIE" in agent or "Trident/" in agent:
         headers.add("x-xss-protection", "0")
