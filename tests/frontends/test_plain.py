@@ -169,7 +169,8 @@ def test_what_is_written_h11_writes_the_same(status: int, items: list[tuple[str,
         return
     http = h11.Connection(h11.SERVER)
     http.receive_data(ORDINARY["a poll"])
-    http.next_event(), http.next_event()
+    http.next_event()
+    http.next_event()
     headers = [(name, value) for name, value in items if name != "content-length"]
     date = written.partition(b"date: ")[2].partition(b"\r\n")[0].decode()
     headers += [("content-length", str(len(body))), ("date", date)]

@@ -354,7 +354,7 @@ class HttpConnection:
         """Leave the reading to others."""
         self._nursery.cancel_scope.deadline = inf
         self._watch_scope.cancel()
-        while self._watching:
+        while self._watching:  # noqa: ASYNC110 - a tick or two, and nearly never
             await trio.lowlevel.checkpoint()
 
     async def _dispatch(self, request: Request) -> Response | Upgrade:

@@ -35,7 +35,7 @@ def noticing_wait(coroutine: Coroutine[Any, Any, T], on_wait: Callable[[], None]
         try:
             # A coroutine gives its scheduler what to wait for, and gets back what came of it: PEP 492, "await".
             outcome = yield trap
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - the coroutine gets it
             resume: Callable[[], Any] = partial(coroutine.throw, error)
         else:
             resume = partial(coroutine.send, outcome)

@@ -132,4 +132,4 @@ async def serve_websocket(
         if is_open:
             await upgrade.acceptance.run(websocket)
     finally:
-        await websocket.cut()
+        await websocket.cut()  # noqa: ASYNC102 - it does not wait
