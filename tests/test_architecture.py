@@ -28,15 +28,16 @@ PUBLIC = "<public>"
 #: an entry may not exist. `_errors` is for everybody.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "_errors": (),
+    "_latch": (),
     "_listeners": (),
     "_wire": ("_wire",),
-    "_engine": ("_engine", "_wire", "_listeners"),
+    "_engine": ("_engine", "_wire", "_listeners", "_latch"),
     "_engine.life": ("_engine", "_wire", "_listeners", "_frontends.serving"),
     "_redis": ("_redis",),
     "_adapters": ("_adapters", "_wire", "_listeners", "_redis"),
     "_server": ("_server", "_engine", "_adapters", "_wire", "_listeners"),
     "_server.server": ("_server", "_engine", "_adapters", "_wire", "_listeners", "_frontends.serving"),
-    "_frontends": ("_frontends", "_wire", "_engine.contract"),
+    "_frontends": ("_frontends", "_wire", "_engine.contract", "_latch"),
     "testing": ("testing", PUBLIC, "_wire", "_adapters.contract"),
     "_cli": (PUBLIC, "_fetch_client"),
     "_fetch_client": ("_server.client_files",),

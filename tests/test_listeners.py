@@ -8,7 +8,7 @@ import pytest
 from trio_socketio._listeners import Listeners, inspect_listener, is_async_callable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def nothing(*args: Any) -> None:
@@ -215,3 +215,20 @@ def test_listeners_that_are_changed_during_a_call_count_for_the_next_one() -> No
 
     listeners.call_sync("x")
     assert calls == ["first", "second", "third"]
+
+
+def test_plain_functions_are_seen_as_their_signatures_say() -> None:
+    async def closure(a: object, b: object = 1, *rest: object) -> None: ...
+
+    def none() -> None: ...
+    def two(a: object, /, b: object) -> None: ...
+    def defaults(a: object, b: object = 1) -> None: ...
+    def keywords(a: object, *, b: object = 1, **rest: object) -> None: ...
+    def named(**rest: object) -> None: ...
+    def generator(a: object) -> Iterator[int]:
+        yield 1
+
+    for fn in (closure, none, two, defaults, keywords, named, generator):
+        found = inspect_listener(fn, what="x")
+        wrapped = inspect_listener(partial(fn), what="x")  # which has to be asked for its signature
+        assert (found.least, found.most, found.is_async) == (wrapped.least, wrapped.most, wrapped.is_async)

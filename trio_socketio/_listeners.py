@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, overload
 
 import trio
@@ -95,6 +96,22 @@ def inspect_listener(fn: Callable[..., Any], *, what: str, given: int | None = N
     """
     if not callable(fn):
         raise TypeError(f"{what}: {fn!r} is not callable")
+    code = fn.__code__ if isinstance(fn, FunctionType) and not fn.__dict__ else None
+    if code is not None and not code.co_kwonlyargcount:
+        # The usual listener is a closure, made and registered once per client: 1 us instead of 9 (of 500 a connect).
+        most = UNLIMITED if code.co_flags & inspect.CO_VARARGS else code.co_argcount
+        least = code.co_argcount - len(fn.__defaults__ or ())
+        is_async = bool(code.co_flags & inspect.CO_COROUTINE)
+    else:
+        least, most = _inspect_signature(fn, what)
+        is_async = is_async_callable(fn)
+    if given is not None and least > given:
+        raise TypeError(f"{what} is called with {given} arguments, but {fn!r} needs {least}")
+    return Listener(fn, is_async, least, most, once)
+
+
+def _inspect_signature(fn: Callable[..., Any], what: str) -> tuple[int, int]:
+    """The least and the largest number of positional arguments."""
     least, most = 0, 0
     try:
         parameters = list(inspect.signature(fn).parameters.values())
@@ -108,9 +125,7 @@ def inspect_listener(fn: Callable[..., Any], *, what: str, given: int | None = N
             least += parameter.default is parameter.empty
         elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
             raise TypeError(f"{what}: {fn!r} needs the keyword argument {parameter.name!r}, which nobody gives it")
-    if given is not None and least > given:
-        raise TypeError(f"{what} is called with {given} arguments, but {fn!r} needs {least}")
-    return Listener(fn, is_async_callable(fn), least, most, once)
+    return least, most
 
 
 class Listeners:

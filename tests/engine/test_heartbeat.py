@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from trio_socketio._engine.alarms import LEFTOVERS, Alarms
 from trio_socketio._engine.heartbeat import Due, Heartbeat
 
 from ..wire_client import EioPolling, EioWebSocket, SessionLost, settle
 from .stage import on_both_transports, open_stage
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from trio_socketio.engineio import Session
 
 PING_TIMEOUT = ("ping timeout", None)
@@ -201,8 +204,19 @@ async def test_many_large_messages_do_not_delay_pongs() -> None:
 # The clock by itself
 
 
-async def test_what_is_due_comes_in_the_order_of_its_deadlines_and_stays_due_until_they_are_moved() -> None:
-    heartbeat = Heartbeat(25, 20, client_pings=False)
+@pytest.fixture
+async def alarms() -> AsyncIterator[Alarms]:
+    async with trio.open_nursery() as nursery:
+        alarms = Alarms()
+        nursery.start_soon(alarms.run)
+        yield alarms
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_due_comes_in_the_order_of_its_deadlines_and_stays_due_until_they_are_moved(
+    alarms: Alarms,
+) -> None:
+    heartbeat = Heartbeat(25, 20, client_pings=False, alarms=alarms)
     due = [(await heartbeat.wait(), trio.current_time()) for _ in range(3)]
     heartbeat.be_patient()
     due.append((await heartbeat.wait(), trio.current_time()))
@@ -220,17 +234,17 @@ async def test_what_is_due_comes_in_the_order_of_its_deadlines_and_stays_due_unt
     ]
 
 
-async def test_client_that_pings_has_both_times_and_is_never_pinged() -> None:
-    heartbeat = Heartbeat(25, 20, client_pings=True)
+async def test_client_that_pings_has_both_times_and_is_never_pinged(alarms: Alarms) -> None:
+    heartbeat = Heartbeat(25, 20, client_pings=True, alarms=alarms)
     assert await heartbeat.wait() is Due.SILENCE
     assert trio.current_time() == 45
 
 
 @pytest.mark.parametrize(("close_in", "due"), [(1000, (Due.PING, 20 + 25)), (5, (Due.CLOSE, 20 + 5))])
 async def test_deadlines_may_be_moved_in_both_directions_while_they_are_waited_for(
-    close_in: float, due: tuple[Due, float]
+    close_in: float, due: tuple[Due, float], alarms: Alarms
 ) -> None:
-    heartbeat = Heartbeat(25, 20, client_pings=False)
+    heartbeat = Heartbeat(25, 20, client_pings=False, alarms=alarms)
     found: list[tuple[Due, float]] = []
 
     async def wait() -> None:
@@ -242,3 +256,24 @@ async def test_deadlines_may_be_moved_in_both_directions_while_they_are_waited_f
         heartbeat.beat()
         heartbeat.close_in(close_in)
     assert found == [due]
+
+
+async def test_alarms_of_those_who_have_gone_do_not_pile_up(alarms: Alarms) -> None:
+    for _ in range(3 * LEFTOVERS):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await Heartbeat(25, 20, client_pings=False, alarms=alarms).wait()
+    assert len(alarms._entries) <= 2 * LEFTOVERS
+
+
+async def test_thousands_of_clocks_ring_in_their_order(alarms: Alarms) -> None:
+    rung: list[float] = []
+
+    async def wait(interval: int) -> None:
+        await Heartbeat(interval, 20, client_pings=False, alarms=alarms).wait()
+        rung.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        for i in range(2000):
+            nursery.start_soon(wait, 1 + i * 7 % 2000)
+    assert rung == list(range(1, 2001))

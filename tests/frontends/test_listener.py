@@ -25,7 +25,7 @@ from .wire import ACCEPT, UPGRADE, App, Talk, client_frame, text_frame
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trio_socketio._engine.contract import Request
+    from trio_socketio._engine.contract import Request, Verdict
 
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /app/echo HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s"
@@ -164,6 +164,67 @@ async def test_an_upgrade_to_anything_but_a_websocket_is_ignored() -> None:
         head = b"GET /app/x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
         assert (await client.ask(head)).status == 200
         assert (await client.ask(GET % b"/app/y")).status == 200
+
+
+# Waiting for an answer
+
+
+async def test_after_an_answer_that_had_to_wait_the_connection_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+    app = App()
+    async with connect(app) as client:
+        for _ in range(3):
+            app.release = trio.Event()
+            await client.send(GET % b"/app/wait")
+            await trio.sleep(100)  # longer than a connection may idle
+            app.release.set()
+            assert (await client.read_answer()).body == b"released"
+            assert (await client.ask(POST % (5, b"hello"))).body == b"hello"
+        begin = trio.current_time()
+        assert await client.is_closed()
+        assert trio.current_time() - begin == 75.0
+
+
+async def test_a_client_that_leaves_after_several_waits_is_noticed_at_the_next() -> None:
+    app = App()
+    async with connect(app) as client:
+        for _ in range(2):
+            app.release = trio.Event()
+            await client.send(GET % b"/app/wait")
+            await trio.testing.wait_all_tasks_blocked()
+            app.release.set()
+            await client.read_answer()
+        app.release = trio.Event()
+        await client.send(GET % b"/app/wait")
+        await trio.testing.wait_all_tasks_blocked()
+    await trio.testing.wait_all_tasks_blocked()
+    assert app.cancelled == 1
+
+
+@pytest.mark.parametrize("pipelined", [True, False])
+async def test_a_websocket_may_follow_an_answer_that_had_to_wait(pipelined: bool) -> None:
+    class Hesitating(App):
+        async def open_websocket(self, request: Request) -> Verdict:
+            await self.release.wait()
+            return await super().open_websocket(request)
+
+    app, talk = Hesitating(), Talk()
+    app.verdict = talk
+    async with connect(app) as client:
+        await client.send(GET % b"/app/wait" + (UPGRADE if pipelined else b""))
+        await trio.testing.wait_all_tasks_blocked()
+        app.release.set()
+        assert (await client.read_answer()).body == b"released"
+        app.release = trio.Event()
+        if not pipelined:
+            await client.send(UPGRADE)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(text_frame("early"))
+        await trio.testing.wait_all_tasks_blocked()
+        app.release.set()
+        await talk.started.wait()
+        await client.send(text_frame("late"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert talk.messages == ["early", "late"]
 
 
 # Bodies

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._errors import HandshakeRefused, NotRunning
@@ -237,7 +238,7 @@ class Engine(Life):
         self._listeners.call_sync("initial_headers", headers, request)
         self._listeners.call_sync("headers", headers, request)
         return SessionAcceptance(
-            headers, config, lambda: self._begin(sid, request, Phase.WEBSOCKET), self._greet_on_websocket
+            headers, config, partial(self._begin, sid, request, Phase.WEBSOCKET), self._greet_on_websocket
         )
 
     def _greet_on_websocket(self, session: Session) -> None:
@@ -256,6 +257,7 @@ class Engine(Life):
             phase=phase,
             dialect=choose_dialect(request.query),
             flusher=self._flusher,
+            alarms=self._alarms,
             context=self._context,
             on_closed=self._forget,
         )

@@ -1,15 +1,19 @@
 """The clock of a session: when to ping, how long its client may be silent, and how long a goodbye may take.
 
 Engine.IO protocol, "heartbeat": the server pings, and the client answers; in revision 3 it is the other way round. One
-alarm is set for the first of the deadlines; moving them wakes nobody. What is to be done, the session decides.
+alarm is set for the first of the deadlines; moving them back wakes nobody. What is to be done, the session decides.
 """
 
 from __future__ import annotations
 
 import enum
 from math import inf
+from typing import TYPE_CHECKING
 
 import trio
+
+if TYPE_CHECKING:
+    from .alarms import Alarms
 
 
 class Due(enum.Enum):
@@ -27,15 +31,20 @@ class Heartbeat:
         interval: Seconds between a sign of life and the next ping.
         timeout: Seconds that a ping may stay unanswered.
         client_pings: The client sends the pings, and has both times for the next.
+        alarms: Must run for `wait` to return.
     """
 
-    __slots__ = ("_alarm", "_client_pings", "_close_at", "_interval", "_patience", "_ping_at", "_pong_by")
+    __slots__ = (
+        "_alarm_at", "_alarms", "_client_pings", "_close_at", "_interval", "_patience", "_ping_at", "_pong_by", "_task",
+    )  # fmt: skip
 
-    def __init__(self, interval: float, timeout: float, *, client_pings: bool) -> None:
+    def __init__(self, interval: float, timeout: float, *, client_pings: bool, alarms: Alarms) -> None:
+        self._alarms = alarms
+        self._alarm_at = inf
+        self._task: trio.lowlevel.Task | None = None  # the one that waits
         self._client_pings = client_pings
         self._interval = interval
         self._patience = interval + timeout if client_pings else timeout
-        self._alarm: trio.CancelScope | None = None
         self._close_at = inf
         self.beat()
 
@@ -60,9 +69,9 @@ class Heartbeat:
     async def wait(self) -> Due:
         """Wait until something is due. It is said once; but for PING, it stays due until a deadline is moved."""
         while True:
-            with trio.CancelScope() as self._alarm:
-                self._set_alarm()
-                await trio.sleep_forever()
+            self._set_alarm()
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._leave)
             now = trio.current_time()
             if now >= self._close_at:
                 return Due.CLOSE
@@ -72,6 +81,34 @@ class Heartbeat:
                 self._ping_at, self._pong_by = inf, now + self._patience
                 return Due.PING
 
+    @property
+    def asleep(self) -> bool:
+        """Whether `wait` is waiting."""
+        return self._task is not None
+
+    def ring(self, time: float) -> None:
+        """Told by the alarms: it may be time for something."""
+        if time != self._alarm_at:
+            return  # an earlier one has been set since
+        self._alarm_at = inf
+        if self._task is None:
+            return
+        if self._first_deadline() > trio.current_time():
+            self._set_alarm()
+        else:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+    def _first_deadline(self) -> float:
+        return min(self._ping_at, self._pong_by, self._close_at)
+
     def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.deadline = min(self._ping_at, self._pong_by, self._close_at)
+        deadline = self._first_deadline()
+        if deadline < self._alarm_at:
+            self._alarm_at = deadline
+            self._alarms.set(deadline, self)
+
+    def _leave(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        self._alarms.leave()
+        return trio.lowlevel.Abort.SUCCEEDED

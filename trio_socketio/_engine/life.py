@@ -12,6 +12,7 @@ import trio
 
 from .._errors import NotRunning, plain_exceptions
 from .._frontends.serving import Serving
+from .alarms import Alarms
 from .contract import Headers, Response
 from .flusher import Flusher
 
@@ -44,6 +45,7 @@ class Life(Serving):
         self._nursery: trio.Nursery | None = None
         self._context = contextvars.copy_context()
         self._flusher = Flusher()
+        self._alarms = Alarms()
         self._empty = trio.Event()
         self._warned = False
 
@@ -71,8 +73,9 @@ class Life(Serving):
             async with trio.open_nursery() as nursery:
                 self._nursery, self._state = nursery, State.RUNNING
                 self._context = contextvars.copy_context()
-                self._flusher = Flusher()
+                self._flusher, self._alarms = Flusher(), Alarms()
                 nursery.start_soon(self._flusher.run)
+                nursery.start_soon(self._alarms.run)
                 try:
                     yield self
                 finally:

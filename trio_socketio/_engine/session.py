@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .._errors import RemoteProtocolError, SessionClosed
+from .._latch import Latch
 from .._wire.encoded import CLOSE, NOOP, PING, PONG, EncodedPacket
 from .._wire.engine_packets import EnginePacket, EnginePacketType
 from .._wire.phases import Change, Phase, next_phase
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from .._wire.dialects import Dialect
+    from .alarms import Alarms
     from .config import EngineConfig
     from .contract import Request, WebSocket
     from .flusher import Flusher
@@ -94,6 +96,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         phase: Phase,
         dialect: Dialect,
         flusher: Flusher,
+        alarms: Alarms,
         context: Context,
         on_closed: Callable[[Session], None],
     ) -> None:
@@ -104,8 +107,8 @@ class Session(trio.abc.Channel["str | bytes"]):
         self.closed_because: tuple[str, str | None] | None = None
         #: Where it is in its life: `trio_socketio._wire.phases`.
         self.phase: Phase = phase
-        self.started: trio.Event = trio.Event()
-        self.ended: trio.Event = trio.Event()
+        self.started: Latch = Latch()
+        self.ended: Latch = Latch()
         self.nursery: trio.Nursery | None = None
         # The transports' own: the GET that waits, the POST and the WebSockets that are being served.
         self.poll: PendingPoll | None = None
@@ -124,7 +127,10 @@ class Session(trio.abc.Channel["str | bytes"]):
         self._writable: trio.lowlevel.ParkingLot | None = None
         self._resumed: trio.Event | None = None
         self._heartbeat = Heartbeat(
-            config.ping_interval, config.ping_timeout, client_pings=dialect.heartbeat is EnginePacketType.PING
+            config.ping_interval,
+            config.ping_timeout,
+            client_pings=dialect.heartbeat is EnginePacketType.PING,
+            alarms=alarms,
         )
         self._description: str | None = None
 

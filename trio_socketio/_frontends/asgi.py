@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import h11
 import trio
 
-from .._engine.contract import Headers, Request, Response
+from .._engine.contract import Headers, Request, Response, no_body
 from .._errors import ClientDisconnected, plain_exceptions
 from .asgi_lifespan import ASGI, NOT_TRIO, Receive, Send, in_trio, serve_lifespan
 from .asgi_websocket import ASGIWebSocket
@@ -263,7 +263,7 @@ def _request(scope: Scope, path: str, client: _Client | None = None) -> Request:
         headers=Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]),
         client=None if address is None else (address[0], address[1]),
         scheme="https" if scope.get("scheme") in ("https", "wss") else "http",
-        **({} if client is None else {"receive_body": client.receive_body}),
+        receive_body=no_body if client is None else client.receive_body,
     )
 
 

@@ -18,7 +18,7 @@ from trio_websocket import ConnectionClosed, Endpoint
 
 from .._engine.contract import Headers, Request, Response
 from .._errors import MessageTooLarge, RemoteProtocolError
-from .listener import NOT_FOUND, error_response
+from .answers import NOT_FOUND, error_response
 from .opening import HttpError, encode_headers
 
 if TYPE_CHECKING:

@@ -1,9 +1,10 @@
 """The fast lane: a stream between the socket and trio-websocket that takes out what needs no protocol.
 
-trio-websocket is the authority on RFC 6455, and is given this stream instead of the socket. Its law: *the application
+trio-websocket is the authority on RFC 6455, and is given this stream instead of the socket, as soon as there is
+something for it: most clients send nothing but messages until they close. The lane's law: *the application
 gets through the lane what it would get without it, no later*. Complete messages go from the lane straight to the
 receiver; all other frames are passed on untouched (`trio_socketio._wire.frames` tells one from the other), and what
-trio-websocket writes (the 101, pongs, closes) goes out between our own frames, never inside one.
+trio-websocket writes (pongs, closes) goes out between our own frames, never inside one.
 
 Two tasks meet here: the pump, which reads, and trio-websocket's reader, which parks in `Lane.receive_some` until the
 pump has something for it. The pump then waits until the reader is back for more, so there is always one who acts, and
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .._latch import Latch
 from .._wire.frames import CLOSE, Phase, encode_frame
 
 if TYPE_CHECKING:
@@ -45,17 +47,19 @@ class Lane(trio.abc.Stream):
 
     Args:
         stream: What to read from and write to; from now on the lane is the one who closes it.
-        opening: The bytes that trio-websocket shall read first: the opening request.
-        trailing: What the client had already sent after it.
+        trailing: What the client had already sent after its opening request.
         sorter: What tells messages from the rest.
+        summon: Called when there is something for trio-websocket's reader, to start it if that has not been done.
     """
 
     __slots__ = (
-        "_back", "_fileno", "_handshake", "_passed", "_reading", "_sending", "_state", "_stream", "_unsent", "_wake",
-        "deaf", "sorter",
+        "_back", "_fileno", "_handshake", "_passed", "_reading", "_sending", "_state", "_stream", "_summon", "_unsent",
+        "_wake", "deaf", "sorter",
     )  # fmt: skip
 
-    def __init__(self, stream: trio.abc.Stream, opening: bytes, trailing: bytes, sorter: FrameSorter) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, trailing: bytes, sorter: FrameSorter, summon: Callable[[], object]
+    ) -> None:
         self.sorter = sorter
         sorter.feed(trailing)
         self._stream = stream
@@ -65,14 +69,15 @@ class Lane(trio.abc.Stream):
             self._fileno = stream.socket.fileno
         self._state = LaneState.OPEN
         self._unsent = bytearray()
-        self._sending = trio.Lock()
-        self._passed: bytes | None = opening
+        self._sending: trio.Lock | None = None
+        self._passed: bytes | None = None
+        self._summon = summon
         self._reading = False  # the pump is
         #: Whether trio-websocket's reader was cancelled, as it is with the server: it sees no more frames.
         self.deaf = False
         self._handshake: trio.CancelScope | None = None
-        self._wake = trio.Event()  # the reader has something to look at
-        self._back = trio.Event()  # the reader is done with what was passed on
+        self._wake = Latch()  # the reader has something to look at
+        self._back = Latch()  # the reader is done with what was passed on
 
     # Reading: the pump's side
 
@@ -108,8 +113,9 @@ class Lane(trio.abc.Stream):
     async def _pass_on(self, data: bytes) -> None:
         if self._state is LaneState.CLOSED:
             return  # trio-websocket has given up on this client, and never comes back
+        self._summon()
         self._passed = data
-        self._back = trio.Event()
+        self._back = Latch()
         self._wake.set()
         await self._back.wait()
         if self._state is LaneState.BROKEN:
@@ -151,6 +157,8 @@ class Lane(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """What is passed on to trio-websocket, however much it is. Parks until there is something."""
         try:
+            # A reader that begins with its server's end is deaf before anyone takes it for idle.
+            await trio.lowlevel.checkpoint_if_cancelled()
             return await self._receive_passed()
         except trio.Cancelled:
             self._lose_reader()
@@ -168,11 +176,13 @@ class Lane(trio.abc.Stream):
         while self._state is LaneState.OPEN:
             if self._passed is not None:
                 data, self._passed = self._passed, None
+                if not data:
+                    self._back.set()  # the reader does not come back for more than the end
                 await trio.lowlevel.checkpoint()
                 return data
             if self.sorter.phase is not Phase.MESSAGES and not self._reading:
                 return await self._read_alone()
-            self._wake = trio.Event()
+            self._wake = Latch()
             await self._wake.wait()
         if self._state is LaneState.BROKEN:
             raise trio.BrokenResourceError("the connection broke")
@@ -191,6 +201,7 @@ class Lane(trio.abc.Stream):
 
         It waits until trio-websocket is idle: a ping that it found after our close frame would be an error to it.
         """
+        self._summon()
         await self._back.wait()
         self.sorter.end()
         self._wake.set()
@@ -249,6 +260,8 @@ class Lane(trio.abc.Stream):
         Raises:
             trio.BrokenResourceError: The connection broke, or is closed.
         """
+        if self._sending is None:
+            self._sending = trio.Lock()  # half a KiB that an idle client does not need
         async with self._sending:
             try:
                 while self._unsent:
@@ -301,6 +314,11 @@ class Lane(trio.abc.Stream):
     async def aclose(self) -> None:
         """Close the stream."""
         self._state = LaneState.CLOSED
+        self._summon = _nobody  # who has us; without this cycle, what a client leaves behind is freed at once
         self._wake.set()
         self._back.set()
         await self._stream.aclose()
+
+
+def _nobody() -> None:
+    """There is nothing to be done any more."""

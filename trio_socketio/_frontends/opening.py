@@ -1,11 +1,14 @@
-"""The opening request of a WebSocket (RFC 6455, section 4.2.1), checked before trio-websocket sees any of it."""
+"""The opening request of a WebSocket (RFC 6455, section 4.2.1): checked, and answered, without trio-websocket."""
 
 from __future__ import annotations
 
 import re
+from binascii import b2a_base64
+from hashlib import sha1
 from typing import TYPE_CHECKING
 
 import h11
+import trio
 
 from .._engine.contract import Headers
 from .._wire.deflate import choose_offer
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from .._engine.contract import Acceptance, Request
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 
 
@@ -40,7 +44,10 @@ def split_list(headers: Headers, name: str) -> list[str]:
 
 def wants_websocket(request: Request) -> bool:
     """Whether a request asks for a WebSocket, rightly or not."""
-    return any(name.lower() == "websocket" for name in split_list(request.headers, "upgrade"))
+    headers = request.headers
+    if headers.get("upgrade") is None:
+        return False  # nearly always, and a sixth of the time
+    return any(name.lower() == "websocket" for name in split_list(headers, "upgrade"))
 
 
 class Opening:
@@ -83,19 +90,17 @@ class Opening:
         self.protocol = protocols[0] if protocols else None
         self.extensions = split_list(headers, "sec-websocket-extensions")
 
-    def normalised(self) -> bytes:
-        """The same request with nothing in it that could fail: what trio-websocket reads."""
+    def answer(self) -> bytes:
+        """What the 101 begins with."""
         lines = [
-            "GET / HTTP/1.1",
-            "host: localhost",
-            "connection: upgrade",
+            "HTTP/1.1 101 Switching Protocols",
             "upgrade: websocket",
-            "sec-websocket-version: 13",
-            f"sec-websocket-key: {self.key}",
+            "connection: Upgrade",
+            f"sec-websocket-accept: {b2a_base64(sha1(self.key.encode() + _GUID).digest(), newline=False).decode()}",
         ]
         if self.protocol is not None:
             lines.append(f"sec-websocket-protocol: {self.protocol}")
-        return "\r\n".join([*lines, "", ""]).encode("ascii")
+        return "\r\n".join([*lines, ""]).encode("ascii")
 
 
 class Upgrade:
@@ -113,24 +118,53 @@ class Upgrade:
         UnicodeEncodeError: For the same reason.
     """
 
-    __slots__ = ("acceptance", "deflate", "headers", "opening", "trailing")
+    __slots__ = ("acceptance", "deflate", "head", "trailing")
 
     def __init__(self, opening: Opening, acceptance: Acceptance) -> None:
-        self.opening = opening
+        headers = encode_headers(acceptance.headers)
         self.acceptance = acceptance
-        self.headers = encode_headers(acceptance.headers)
         self.deflate = acceptance.per_message_deflate
         if self.deflate is not None:
             answer = choose_offer(opening.extensions)
             if answer is None:
                 self.deflate = None
             else:
-                self.headers.append((b"sec-websocket-extensions", answer.encode("ascii")))
+                headers.append((b"sec-websocket-extensions", answer.encode("ascii")))
+        if headers:
+            h11.InformationalResponse(status_code=101, headers=headers)
+        #: The 101 (RFC 6455, section 4.2.2).
+        self.head = opening.answer() + b"".join([b"%b: %b\r\n" % header for header in headers]) + b"\r\n"
         #: What the client has already sent after its request.
         self.trailing = b""
-        h11.InformationalResponse(status_code=101, headers=self.headers)
 
 
 def encode_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Headers as h11 takes them."""
     return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.multi_items()]
+
+
+def origin_form(target: str) -> str:
+    """The path and query of a request target, which a proxy's client may send with scheme and host before it.
+
+    Raises:
+        HttpError: It is neither.
+    """
+    if target.startswith("/") or target == "*":
+        return target
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        raise HttpError(400, "the request target must begin with a slash")
+    _, slash, path = rest.partition("/")
+    return slash + path if slash else "/"
+
+
+def client_address(stream: trio.abc.Stream) -> tuple[str, int] | None:
+    """Address and port of the peer, where the stream has a socket that knows them."""
+    inner = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if not isinstance(inner, trio.SocketStream):
+        return None
+    try:
+        name = inner.socket.getpeername()
+    except OSError:
+        return None
+    return (name[0], name[1]) if isinstance(name, tuple) else None

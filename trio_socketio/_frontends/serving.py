@@ -24,6 +24,32 @@ if TYPE_CHECKING:
 ListenerT = TypeVar("ListenerT", trio.SocketListener, "trio.SSLListener[trio.SocketStream]")
 
 
+class Owed:
+    """Counts the clients that are owed an answer: a context manager, any number of times at once."""
+
+    __slots__ = ("_count", "_none")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none: trio.Event | None = None
+
+    def __enter__(self) -> None:
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if not self._count and self._none is not None:
+            self._none.set()
+            self._none = None
+
+    async def wait_for_none(self) -> None:
+        """Wait until nobody is owed one."""
+        while self._count:
+            if self._none is None:
+                self._none = trio.Event()
+            await self._none.wait()
+
+
 class Serving(Served):
     """The ways to serve an application, for its class to inherit.
 
@@ -33,8 +59,7 @@ class Serving(Served):
 
     _files: StaticFiles | None = None
     _serving: tuple[trio.CancelScope, ...] = ()
-    _answering = 0
-    _answered: trio.Event | None = None
+    _owed: Owed | None = None
 
     @property
     @abstractmethod
@@ -59,24 +84,16 @@ class Serving(Served):
         for scope in self._serving:
             scope.cancel()
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
+    def answering(self) -> Owed:
         """Entered by the listener while a client is to be answered."""
-        self._answering += 1
-        try:
-            yield
-        finally:
-            self._answering -= 1
-            if not self._answering and self._answered is not None:
-                self._answered.set()
+        if self._owed is None:
+            self._owed = Owed()
+        return self._owed
 
     async def wait_answered(self) -> None:
         """Wait until no client is owed an answer: the last ones are written some ticks after the sessions' end."""
         await trio.lowlevel.checkpoint()
-        while self._answering:
-            if self._answered is None or self._answered.is_set():  # else another one waits for it as well
-                self._answered = trio.Event()
-            await self._answered.wait()
+        await self.answering().wait_for_none()
 
     @contextmanager
     def _until_stopped(self) -> Iterator[None]:
