@@ -46,6 +46,7 @@ class Connection:
         "_dismissed",
         "_ending",
         "_expiry",
+        "_max_queued",
         "_parser",
         "_queued",
         "_resolving",
@@ -68,6 +69,7 @@ class Connection:
         self._resolving: set[str] = set()
         self._dismissed: frozenset[str] = frozenset()
         self._queued = 0
+        self._max_queued = server.config.max_queued_events
         self._expiry: trio.CancelScope | None = None
         self._stalled_since: float | None = None  # the first heartbeat within the packet that is half-received
 
@@ -88,13 +90,13 @@ class Connection:
     @property
     def full(self) -> bool:
         """Whether too many events wait for their handlers."""
-        return self._queued >= self.config.max_queued_events
+        return self._queued >= self._max_queued
 
     def on_queued(self, change: int) -> None:
         """So many more events wait."""
-        was_full = self.full
-        self._queued += change
-        if was_full and not self.full:
+        before = self._queued
+        self._queued = now = before + change
+        if before >= self._max_queued > now:
             self.session.resume_reading()
 
     def on_open(self) -> None:
@@ -116,6 +118,8 @@ class Connection:
             self._on_undecodable(str(error))
 
     def on_heartbeat(self) -> None:
+        for socket in self._sockets.values():
+            socket.on_heartbeat()
         # A client sends a packet with all its attachments at once, so its heartbeats come between packets. This needs
         # neither a task nor a clock for each packet, and what we do not read while we pause counts for nothing.
         if self._decoder.pending_bytes:

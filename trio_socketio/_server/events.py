@@ -2,7 +2,9 @@
 
 Trio starts tasks that are spawned together in a random order. So a task is never spawned *for* an event: it is
 spawned because there are events, and takes the first one when it runs. Whichever runs first, the first event starts
-first; and a task that is done takes the next event, so a busy socket does not spawn at all.
+first; and a task that is done takes the next event, so a busy socket does not spawn at all. One that finds nothing more
+to do stays, parked, for the events to come: to wake it costs 3 microseconds, and a new one with its cancel scope 15. It
+finds the context variables as a new one would. Those that had nothing to do for a whole heartbeat go.
 
 An event nobody listens to yet waits while ``connection`` handlers run, because they may be about to register its
 handler (they may ``await`` something first); the events behind it wait too. When the events that wait are too many, the
@@ -13,6 +15,7 @@ and not those of other namespaces in the same session.
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import trio
@@ -22,6 +25,7 @@ from .._listeners import Listener, raise_cancellations, refuse_coroutine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from contextvars import Context
 
 
 class Ack(Protocol):
@@ -74,23 +78,29 @@ class EventQueue:
     Args:
         host: The socket.
         max_concurrent: Handlers at work at once; ``connection`` handlers do not count.
+        max_parked: Tasks that stay when there is nothing to do.
     """
 
     # fmt: off
     __slots__ = (
-        "_events", "_exempt", "_host", "_idle", "_limit", "_openings", "_starting", "_working", "catch_alls", "tasks",
+        "_context", "_events", "_exempt", "_host", "_idle", "_limit", "_max_parked", "_openings", "_parked", "_spare",
+        "_starting", "_working", "catch_alls", "tasks",
     )
     # fmt: on
 
-    def __init__(self, host: EventHost, max_concurrent: int) -> None:
+    def __init__(self, host: EventHost, max_concurrent: int, max_parked: int = 0) -> None:
         self._host = host
         self._limit = max_concurrent
+        self._max_parked = max_parked
         self._events: deque[Event] = deque()
         self._starting = 0
         self._working = 0
         self._openings = 0
         self._idle: trio.Event | None = None
         self._exempt: trio.lowlevel.Task | None = None
+        self._parked: list[trio.lowlevel.Task] = []
+        self._spare = 0  # so many of them had nothing to do since the last heartbeat
+        self._context: Context | None = None  # what a task begins with
         #: Called for every event, before its handlers.
         self.catch_alls: tuple[Listener, ...] = ()
         #: Every task of the socket, with what cancels it.
@@ -136,7 +146,15 @@ class EventQueue:
 
     def _start_worker(self) -> None:
         self._starting += 1
-        self._host.spawn(self._work)
+        parked = self._parked
+        if not parked:
+            self._host.spawn(self._work)
+            return
+        task = parked.pop()
+        self._spare = min(self._spare, len(parked))
+        assert self._context is not None, "the first worker has set it"
+        task.context = self._context.copy()
+        trio.lowlevel.reschedule(task)
 
     def _peek(self) -> Event | None:
         """The call that is next, or None if there is none, or it has to wait for its listener."""
@@ -151,6 +169,9 @@ class EventQueue:
                 self._host.on_queued(len(calls))
                 continue
             listeners = self._host.take_listeners(event.name)
+            if len(listeners) == 1:  # as nearly always: 0.4 microseconds instead of 2.5
+                self._events[0] = event = Event(event.name, event.args, event.ack, listeners[0])
+                return event
             if not listeners and self._openings:
                 return None
             self._events.popleft()
@@ -165,23 +186,43 @@ class EventQueue:
         self._host.on_queued(-1)
 
     async def _work(self) -> None:
-        self._starting -= 1
-        self._working += 1
+        task = trio.lowlevel.current_task()
+        if self._context is None:
+            self._context = task.context.copy()
+        abort = partial(self._on_parked_cancelled, task)
         try:
             with trio.CancelScope() as scope:
-                self.tasks[trio.lowlevel.current_task()] = scope
-                # Above the limit, because its ``connection`` handler is over and others have taken its place: it ends.
-                while self._working <= self._limit and (event := self._peek()) is not None:
-                    self._pop()
-                    if event.opening:
-                        await self._call_opening(event)
-                    else:
-                        await self._call(event)
-                if self._working == 1 and not self._starting:
-                    self._host.flush()  # the last one writes for all: 1.3 times the echoes with 16 in flight
+                self.tasks[task] = scope
+                while await self._call_waiting() and task is not self._exempt and len(self._parked) < self._max_parked:
+                    self._parked.append(task)
+                    await trio.lowlevel.wait_task_rescheduled(abort)
+        finally:
+            self._task_ended()
+
+    def _on_parked_cancelled(self, task: trio.lowlevel.Task, _: object) -> trio.lowlevel.Abort:
+        self._parked.remove(task)
+        self._spare = min(self._spare, len(self._parked))
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def _call_waiting(self) -> bool:
+        """Call what waits, one after the other. Returns whether events of the client's were among it."""
+        self._starting -= 1
+        self._working += 1
+        useful = False
+        try:
+            # Above the limit, because its ``connection`` handler is over and others have taken its place: it ends.
+            while self._working <= self._limit and (event := self._peek()) is not None:
+                self._pop()
+                if event.opening:
+                    await self._call_opening(event)
+                else:
+                    useful = True
+                    await self._call(event)
+            if self._working == 1 and not self._starting:
+                self._host.flush()  # the last one writes for all: 1.3 times the echoes with 16 in flight
         finally:
             self._working -= 1
-            self._task_ended()
+        return useful
 
     async def _call_opening(self, event: Event) -> None:
         self._working -= 1  # it may run for as long as the socket lives
@@ -243,6 +284,17 @@ class EventQueue:
         return (self._host, *args) if listener.bound else args
 
     # The socket's tasks
+
+    @property
+    def at_work(self) -> int:
+        """How many of them have something to do."""
+        return len(self.tasks) - len(self._parked)
+
+    def rest(self) -> None:
+        """A heartbeat has come: those that had nothing to do since the last one end."""
+        for task in self._parked[: self._spare]:
+            self.tasks[task].cancel()
+        self._spare = len(self._parked)
 
     async def run_task(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run a task of the socket's own, for `Socket.start_soon`."""
