@@ -268,15 +268,15 @@ class Session(trio.abc.Channel["str | bytes"]):
         """
         if not self.phase.open:
             return False
-        if not self._outbox.fits(packet):
-            box = self._outbox
+        box = self._outbox
+        if not box.fits(packet):
             self.finish(
                 TRANSPORT_ERROR,
                 f"the client does not keep up: {box.size} bytes in {box.count} packets wait for it "
                 f"(max_outbox_bytes={box.max_bytes}, max_outbox_packets={box.max_packets})",
             )
             return False
-        self._outbox.put(packet)
+        box.put(packet)
         if self._flow is Flow.IDLE and (self.websocket is not None or self.poll is not None):
             self._flow = Flow.NOTED
             self._flusher.note(self)
@@ -298,7 +298,8 @@ class Session(trio.abc.Channel["str | bytes"]):
 
     def must_wait(self, packet: EncodedPacket) -> bool:
         """Whether `wait_writable` has something to wait for."""
-        return self.phase.open and (self._outbox.above_high_water or not self._outbox.fits(packet))
+        box = self._outbox
+        return box.count > 0 and self.phase.open and (box.above_high_water or not box.fits(packet))
 
     async def wait_writable(self, packet: EncodedPacket) -> None:
         """Wait until no more than half of the outbox is in use, and a unit fits into it.

@@ -39,6 +39,7 @@ class Emitting(CatchAllListening):
     namespace: Namespace
     conn: Session
     acks: dict[int, PendingAck]
+    passport: Passport | None
     _why: tuple[str, str | None]
 
     @property
@@ -79,7 +80,17 @@ class Emitting(CatchAllListening):
                 back any more.
         """
         event = event_name(event)
-        await self.send_event(event, args)
+        if self.passport is not None:
+            await self.send_event(event, args)
+            return
+        # The same without three calls, each of which would be an object more that lives through the checkpoint: 4
+        # microseconds less.
+        encoded = self.encode_event(event, args)
+        await trio.lowlevel.checkpoint()
+        if self.conn.must_wait(encoded):
+            await self.conn.wait_writable(encoded)
+        self.require_alive()
+        self._write(encoded, event, args)
 
     @overload
     def emit_nowait(self, event: EventType[Any, *ArgsT], *args: *ArgsT) -> None: ...

@@ -90,6 +90,7 @@ class Socket(Emitting, Generic[DataT]):
         self._config = connection.config
         self._listeners = Listeners(ENDINGS, refine=with_decoder)
         self._middlewares: tuple[Listener, ...] = ()
+        self.on_queued: Callable[[int], None] = connection.on_queued
         self._events = EventQueue(self, connection.config.max_concurrent_events, MAX_PARKED)
         self._finisher: trio.lowlevel.Task | None = None
         namespace.on_arrival()
@@ -286,9 +287,6 @@ class Socket(Emitting, Generic[DataT]):
 
     def spawn(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
         self.conn.spawn(fn, *args)
-
-    def on_queued(self, change: int) -> None:
-        self._connection.on_queued(change)
 
     def flush(self) -> None:
         self.conn.end_batch()
