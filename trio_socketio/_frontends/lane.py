@@ -19,11 +19,13 @@ from __future__ import annotations
 import enum
 import os
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from .._wire.frames import CLOSE, Phase, encode_frame
+from .readiness import ready_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,8 +53,8 @@ class Lane(trio.abc.Stream):
     """
 
     __slots__ = (
-        "_back", "_fileno", "_handshake", "_passed", "_reading", "_sending", "_state", "_stream", "_unsent", "_wake",
-        "deaf", "sorter",
+        "_back", "_fileno", "_handshake", "_passed", "_reading", "_ready", "_rest", "_sending", "_state", "_stream",
+        "_unsent", "_wake", "deaf", "sorter",
     )  # fmt: skip
 
     def __init__(self, stream: trio.abc.Stream, opening: bytes, trailing: bytes, sorter: FrameSorter) -> None:
@@ -63,6 +65,8 @@ class Lane(trio.abc.Stream):
         self._fileno: Callable[[], int] | None = None
         if isinstance(stream, trio.SocketStream) and os.name == "posix":
             self._fileno = stream.socket.fileno
+        self._ready = None if self._fileno is None else ready_set()
+        self._rest: bytes | None = b""
         self._state = LaneState.OPEN
         self._unsent = bytearray()
         self._sending = trio.Lock()
@@ -84,9 +88,8 @@ class Lane(trio.abc.Stream):
             trio.BrokenResourceError: The connection broke.
         """
         sorter = self.sorter
+        passed = self._sort(receiver)
         while True:
-            passed = sorter.sort(receiver.on_message)
-            receiver.end_batch()
             if passed:
                 await self._pass_on(passed)
                 if sorter.message_follows:
@@ -97,13 +100,18 @@ class Lane(trio.abc.Stream):
                 self._wake.set()
                 return
             if passed:
+                passed = self._sort(receiver)
                 continue
-            data = await self._read_as_pump()
-            if not data:
+            passed = await self._read_as_pump(receiver)
+            if passed is None:
                 self._passed = b""
                 self._wake.set()
                 return
-            sorter.feed(data)
+
+    def _sort(self, receiver: Receiver) -> bytes:
+        passed = self.sorter.sort(receiver.on_message)
+        receiver.end_batch()
+        return passed
 
     async def _pass_on(self, data: bytes) -> None:
         if self._state is LaneState.CLOSED:
@@ -115,16 +123,36 @@ class Lane(trio.abc.Stream):
         if self._state is LaneState.BROKEN:
             raise trio.BrokenResourceError("the connection broke")
 
-    async def _read_as_pump(self) -> bytes:
+    async def _read_as_pump(self, receiver: Receiver) -> bytes | None:
+        """Read and deliver. Returns what must be passed on, or that there is something else to do; None at the end."""
         self._reading = True
         try:
-            return await self._read()
+            if self._ready is not None:
+                await self._ready.watch(self._open_fd(), partial(self._on_readable, receiver))
+                return self._rest
+            data = await self._read()
+            if not data:
+                return None
+            self.sorter.feed(data)
+            return self._sort(receiver)
         except trio.ClosedResourceError:
-            return b""  # trio-websocket, or `aclose`, has closed the stream meanwhile
+            return None  # trio-websocket, or `aclose`, has closed the stream meanwhile
         finally:
             self._reading = False
             if self.sorter.phase is not Phase.MESSAGES:
                 self._wake.set()
+
+    def _on_readable(self, receiver: Receiver) -> bool:
+        try:
+            data = self._read_nowait()
+        except BlockingIOError:
+            return True
+        if not data:
+            self._rest = None
+            return False
+        self.sorter.feed(data)
+        self._rest = passed = self._sort(receiver)
+        return not passed and self.sorter.phase is Phase.MESSAGES and not receiver.paused
 
     async def _read(self) -> bytes:
         if self._fileno is None:
@@ -132,12 +160,18 @@ class Lane(trio.abc.Stream):
         while True:
             await trio.lowlevel.wait_readable(self._open_fd())
             try:
-                return os.read(self._open_fd(), READ_SIZE)
+                return self._read_nowait()
             except BlockingIOError:
                 continue
-            except OSError as error:
-                self._break()
-                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+
+    def _read_nowait(self) -> bytes:
+        try:
+            return os.read(self._open_fd(), READ_SIZE)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self._break()
+            raise trio.BrokenResourceError(f"the connection broke: {error}") from error
 
     def _open_fd(self) -> int:
         assert self._fileno is not None
@@ -300,6 +334,8 @@ class Lane(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Close the stream."""
+        if self._ready is not None and self._fileno is not None:
+            self._ready.forget(self._fileno())
         self._state = LaneState.CLOSED
         self._wake.set()
         self._back.set()
