@@ -87,10 +87,12 @@ class Emitting(CatchAllListening):
         # microseconds less.
         encoded = self.encode_event(event, args)
         await trio.lowlevel.checkpoint()
-        if self.conn.must_wait(encoded):
-            await self.conn.wait_writable(encoded)
-        self.require_alive()
-        self._write(encoded, event, args)
+        conn = self.conn
+        if conn.must_wait(encoded):
+            await conn.wait_writable(encoded)
+        if self._outgoing or not self.alive or not conn.write(encoded):
+            self.require_alive()
+            self._write(encoded, event, args)
 
     @overload
     def emit_nowait(self, event: EventType[Any, *ArgsT], *args: *ArgsT) -> None: ...

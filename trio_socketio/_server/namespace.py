@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .server import Server
     from .socket import Socket
 
+_EVENT = PacketType.EVENT
+
 F = TypeVar("F", bound="Callable[..., Any]")
 HandlersT = TypeVar("HandlersT")
 
@@ -248,8 +250,7 @@ class Namespace(Broadcasting, Generic[DataT]):
 
     def event_packet(self, event: str | int, args: Sequence[Any], id: int | None = None) -> Packet:
         """An event of this namespace."""
-        if type(event) is not str or event in RESERVED_EVENTS:
-            check_event_name(event)
+        check_event_name(event)
         return Packet(PacketType.EVENT, self.name, [event, *args], id)
 
     def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
@@ -260,7 +261,9 @@ class Namespace(Broadcasting, Generic[DataT]):
         self, event: str | int, args: Sequence[Any], id: int | None = None, compress: bool = True
     ) -> EncodedPacket:
         """An event, ready to be sent."""
-        return self._encode(self.event_packet(event, args, id), compress)
+        if type(event) is not str or event in RESERVED_EVENTS:
+            check_event_name(event)
+        return self._encode(Packet(_EVENT, self.name, [event, *args], id), compress)
 
     def next_ack_id(self) -> int:
         """One counter for direct emits and broadcasts, so that their ids never meet in a socket's table."""

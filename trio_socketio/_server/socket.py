@@ -51,6 +51,8 @@ class State(enum.Enum):
     ENDED = "disconnected"
 
 
+_CONNECTED = State.CONNECTED  # an attribute of an enum's class costs 60 nanoseconds
+
 TRANSITIONS = {
     State.CONNECTING: (State.CONNECTED, State.ENDED),
     State.CONNECTED: (State.ENDING,),
@@ -204,7 +206,7 @@ class Socket(Emitting, Generic[DataT]):
     @property
     def alive(self) -> bool:
         """Whether anything may still be sent or started for it."""
-        return self.state is State.CONNECTED or self.state is State.CONNECTING
+        return self.state is _CONNECTED or self.state is State.CONNECTING
 
     @property
     def keeper(self) -> Passport | None:

@@ -211,6 +211,14 @@ class _DefaultDecoder:
             return self._add_attachment_untrusted(self._pending, message)
         if type(message) is str:
             try:
+                # The commonest packet, an event in the main namespace with or without an ack id, needs no cursor: 0.8
+                # microseconds instead of 1.2, with an id 1.0 instead of 1.5.
+                if message[:1] == "2" and (start := message.find("[", 1, MAX_ID_DIGITS + 2)) > 0:
+                    digits = message[1:start]
+                    if not digits or (digits.isdecimal() and digits.isascii()):
+                        data = self._loads_untrusted(message[start:])
+                        _check_payload_untrusted(_EVENT, data)
+                        return Packet(_EVENT, "/", data, int(digits) if digits else None)
                 return self._add_text_untrusted(message)
             except (ValueError, RecursionError):  # a codec of the application's may not have an error of its own
                 raise RemoteProtocolError("invalid payload") from None
@@ -219,15 +227,6 @@ class _DefaultDecoder:
         raise RemoteProtocolError(f"Unknown type: {type(message).__name__}")
 
     def _add_text_untrusted(self, text: str) -> Packet | None:
-        # The commonest packet, an event in the main namespace with or without an ack id, needs no cursor: 0.9
-        # microseconds instead of 1.2, with an id 1.1 instead of 1.5.
-        if text[:1] == "2" and (start := text.find("[", 1, MAX_ID_DIGITS + 2)) > 0:
-            digits = text[1:start]
-            if not digits or (digits.isdecimal() and digits.isascii()):
-                data = self._loads_untrusted(text[start:])
-                _check_payload_untrusted(_EVENT, data)
-                return Packet(_EVENT, "/", data, int(digits) if digits else None)
-
         packet_type = _TYPES.get(text[:1])
         if packet_type is None:
             # NaN is what the reference says, too.
