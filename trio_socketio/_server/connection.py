@@ -114,11 +114,7 @@ class Connection:
             packet = self._decoder.add_untrusted(message)
             if packet is not None:
                 self._stalled_since = None
-                socket = self._sockets.get(packet.namespace)
-                if packet.type is _EVENT and socket is not None and socket.state is _CONNECTED:
-                    socket.on_event(packet)  # nearly always
-                else:
-                    self._on_packet(packet, socket)
+                self._on_packet(packet)
             elif not self._sockets:  # attachments are not collected for those who have not introduced themselves
                 self._on_violation("a packet with attachments, before it is connected to a namespace")
         except RemoteProtocolError as error:
@@ -160,8 +156,11 @@ class Connection:
 
     # Packets
 
-    def _on_packet(self, packet: Packet, socket: Socket | None) -> None:
-        if packet.type is PacketType.CONNECT:
+    def _on_packet(self, packet: Packet) -> None:
+        socket = self._sockets.get(packet.namespace)
+        if packet.type is _EVENT and socket is not None and socket.state is _CONNECTED:
+            socket.on_event(packet)  # nearly always
+        elif packet.type is PacketType.CONNECT:
             if socket is not None or packet.namespace in self._resolving:
                 self._on_violation(f"CONNECT to {packet.namespace}, where it is already")
             else:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import trio
 
@@ -38,15 +38,29 @@ class Ack(Protocol):
         """What a handler returned."""
 
 
-class Event(NamedTuple):
-    """An event that came; with `listener`, one call that it leads to."""
+class Event:
+    """An event that came; with `listener`, one call that it leads to.
 
-    name: str | int
-    args: Sequence[Any]
-    ack: Ack | None = None
-    listener: Listener | None = None
-    opening: bool = False  # a ``connection`` handler of the namespace, not an event of the client's
-    told: bool = False  # the catch-all listeners have had it
+    Not a value, because nearly every event leads to one call: then that is the same object.
+    """
+
+    __slots__ = ("ack", "args", "listener", "name", "opening", "told")
+
+    def __init__(
+        self,
+        name: str | int,
+        args: Sequence[Any],
+        ack: Ack | None = None,
+        listener: Listener | None = None,
+        opening: bool = False,
+        told: bool = False,
+    ) -> None:
+        self.name = name
+        self.args = args
+        self.ack = ack
+        self.listener = listener
+        self.opening = opening  # a ``connection`` handler of the namespace, not an event of the client's
+        self.told = told  # the catch-all listeners have had it
 
 
 class EventHost(Protocol):
@@ -167,20 +181,21 @@ class EventQueue:
                 return event
             if self.catch_alls and not event.told:  # the first half is all that others pay: 20 ns of an event's 10 us
                 calls = self._catch_all_calls(event)
-                self._events[0] = event._replace(told=True)
+                event.told = True
                 self._events.extendleft(reversed(calls))
                 self._on_queued(len(calls))
                 continue
             listeners = self._host.take_listeners(event.name)
-            if len(listeners) == 1:  # as nearly always: 0.4 microseconds instead of 2.5
-                self._events[0] = event = Event(event.name, event.args, event.ack, listeners[0])
+            if len(listeners) == 1:
+                event.listener = listeners[0]
                 return event
             if not listeners and self._openings:
                 return None
             self._events.popleft()
             if event.ack is not None:
                 event.ack.expect(len(listeners))
-            self._events.extendleft([event._replace(listener=listener) for listener in reversed(listeners)])
+            name, args, ack = event.name, event.args, event.ack
+            self._events.extendleft([Event(name, args, ack, listener) for listener in reversed(listeners)])
             self._on_queued(len(listeners) - 1)
         return None
 
