@@ -102,11 +102,12 @@ class Lane(trio.abc.Stream):
             if passed:
                 passed = self._sort(receiver)
                 continue
-            passed = await self._read_as_pump(receiver)
-            if passed is None:
+            found = await self._read_as_pump(receiver)
+            if found is None:
                 self._passed = b""
                 self._wake.set()
                 return
+            passed = found
 
     def _sort(self, receiver: Receiver) -> bytes:
         passed = self.sorter.sort(receiver.on_message)

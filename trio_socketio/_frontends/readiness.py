@@ -1,7 +1,7 @@
 """Waiting for many plain sockets at once, where the kernel has epoll.
 
-`trio.lowlevel.wait_readable` costs each readable socket a system call to arm it again and a turn of its task: a fifth of
-all that an echo takes. Here the sockets are armed once, in a set of our own, and one task waits for the set: one of
+`trio.lowlevel.wait_readable` costs each readable socket a system call to arm it again and a turn of its task: a fifth
+of all that an echo takes. Here the sockets are armed once, in a set of our own, and one task waits for the set: one of
 those that wait for a socket. It calls what the others have asked to be called when theirs is readable, each in its own
 context; a task itself wakes only when that has said so. When the one that waits for all leaves, it appoints another: so
 there is no task without an owner, and none when nobody waits.
@@ -19,6 +19,11 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
+
+
+#: Sockets that are served in one turn. What is begun for them lives until the next turns, so more of them means more
+#: work for the garbage collector: with 2000 busy clients 48 give 1.6 times the echoes of all at once.
+BATCH = 48
 
 
 class _Watch:
@@ -44,16 +49,17 @@ class _Watch:
 class ReadySet:
     """The sockets that are waited for in this run of Trio: `ready_set`."""
 
-    __slots__ = ("_epoll", "_leader", "_watches")
+    __slots__ = ("_epoll", "_leader", "_leadership", "_watches")
 
     def __init__(self) -> None:
         assert sys.platform == "linux", "only Linux has epoll"
         self._epoll = select.epoll()
         self._leader: _Watch | None = None
+        self._leadership = trio.CancelScope()
         self._watches: dict[int, _Watch] = {}
 
     async def watch(self, fd: int, act: Callable[[], bool]) -> None:
-        """Call a function whenever a socket is readable, until it returns False. When cancelled, it is not called again.
+        """Call a function whenever a socket is readable, until it returns False; not any more when cancelled.
 
         Args:
             fd: The socket; one task may wait for it at a time, and it must not be closed before `forget`.
@@ -93,12 +99,13 @@ class ReadySet:
     async def _lead(self, leader: _Watch) -> None:
         self._leader = leader
         try:
-            while not leader.is_over:
-                await trio.lowlevel.wait_readable(self._epoll)
-                for fd, _ in self._epoll.poll(0, len(self._watches)):
-                    watch = self._watches.get(fd)
-                    if watch is not None:  # not ended by one before it
-                        self._call(watch)
+            with trio.CancelScope() as self._leadership:
+                while not leader.is_over:
+                    await trio.lowlevel.wait_readable(self._epoll)
+                    for fd, _ in self._epoll.poll(0, BATCH):
+                        watch = self._watches.get(fd)
+                        if watch is not None:  # not ended by one before it
+                            self._call(watch)
         finally:
             self._leader = None
             self._end(leader)
@@ -123,6 +130,8 @@ class ReadySet:
             del self._watches[watch.fd]
             with suppress(OSError):  # it was closed all the same
                 self._epoll.unregister(watch.fd)
+        if watch is self._leader:
+            self._leadership.cancel()
         watch.wake()
 
 

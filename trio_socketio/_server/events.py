@@ -97,8 +97,8 @@ class EventQueue:
 
     # fmt: off
     __slots__ = (
-        "_context", "_events", "_exempt", "_host", "_idle", "_limit", "_max_parked", "_on_queued", "_openings", "_parked",
-        "_spare", "_starting", "_working", "catch_alls", "tasks",
+        "_context", "_events", "_exempt", "_host", "_idle", "_limit", "_max_parked", "_on_queued", "_openings",
+        "_parked", "_spare", "_starting", "_working", "catch_alls", "tasks",
     )
     # fmt: on
 
