@@ -83,8 +83,8 @@ class Emitting(CatchAllListening):
         if self.passport is not None:
             await self.send_event(event, args)
             return
-        # The same without three calls, each of which would be an object more that lives through the checkpoint: 4
-        # microseconds less.
+        # The same without three calls, each of which would be an object more that lives through the checkpoint: of 27
+        # microseconds for an event with 16 in flight, this and the same in `EventQueue` save 5.
         encoded = self.encode_event(event, args)
         await trio.lowlevel.checkpoint()
         conn = self.conn

@@ -3,8 +3,8 @@
 Trio starts tasks that are spawned together in a random order. So a task is never spawned *for* an event: it is
 spawned because there are events, and takes the first one when it runs. Whichever runs first, the first event starts
 first; and a task that is done takes the next event, so a busy socket does not spawn at all. One that finds nothing more
-to do stays, parked, for the events to come: to wake it costs 3 microseconds, and a new one with its cancel scope 15. It
-finds the context variables as a new one would. Those that had nothing to do for a whole heartbeat go.
+to do stays, parked, for the events to come, and finds the context variables as a new one would: 1.6 times the echoes of
+50 clients, who would each time pay for a task and its cancel scope. Those with nothing to do between two heartbeats go.
 
 An event nobody listens to yet waits while ``connection`` handlers run, because they may be about to register its
 handler (they may ``await`` something first); the events behind it wait too. When the events that wait are too many, the
