@@ -12,7 +12,8 @@ the order of messages is the order of the bytes. When messages are no longer the
 or the peer has broken the protocol), the reader reads for itself.
 
 On a plain socket the lane does without Trio's checkpoint for each call: a `recv` costs 0.3 microseconds instead of 6.5,
-a `send` 2 instead of 10. On any other stream it uses the methods that all streams have.
+a `send` 2 instead of 10. Where there is epoll, one task waits for all such sockets (`readiness`), and a pump wakes only
+when it has to wait or to decide. On any other stream it uses the methods that all streams have.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from __future__ import annotations
 import enum
 import os
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from .._latch import Latch
 from .._wire.frames import CLOSE, Phase, encode_frame
+from .readiness import ready_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,8 +56,8 @@ class Lane(trio.abc.Stream):
     """
 
     __slots__ = (
-        "_back", "_fileno", "_handshake", "_passed", "_reading", "_sending", "_state", "_stream", "_summon", "_unsent",
-        "_wake", "deaf", "sorter",
+        "_back", "_fileno", "_handshake", "_passed", "_reading", "_ready", "_rest", "_sending", "_state", "_stream",
+        "_summon", "_unsent", "_wake", "deaf", "sorter",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +70,8 @@ class Lane(trio.abc.Stream):
         self._fileno: Callable[[], int] | None = None
         if isinstance(stream, trio.SocketStream) and os.name == "posix":
             self._fileno = stream.socket.fileno
+        self._ready = None if self._fileno is None else ready_set()
+        self._rest: bytes | None = b""
         self._state = LaneState.OPEN
         self._unsent = bytearray()
         self._sending: trio.Lock | None = None
@@ -89,9 +94,8 @@ class Lane(trio.abc.Stream):
             trio.BrokenResourceError: The connection broke.
         """
         sorter = self.sorter
+        passed = self._sort(receiver)
         while True:
-            passed = sorter.sort(receiver.on_message)
-            receiver.end_batch()
             if passed:
                 await self._pass_on(passed)
                 if sorter.message_follows:
@@ -102,13 +106,19 @@ class Lane(trio.abc.Stream):
                 self._wake.set()
                 return
             if passed:
+                passed = self._sort(receiver)
                 continue
-            data = await self._read_as_pump()
-            if not data:
+            found = await self._read_as_pump(receiver)
+            if found is None:
                 self._passed = b""
                 self._wake.set()
                 return
-            sorter.feed(data)
+            passed = found
+
+    def _sort(self, receiver: Receiver) -> bytes:
+        passed = self.sorter.sort(receiver.on_message)
+        receiver.end_batch()
+        return passed
 
     async def _pass_on(self, data: bytes) -> None:
         if self._state is LaneState.CLOSED:
@@ -121,16 +131,36 @@ class Lane(trio.abc.Stream):
         if self._state is LaneState.BROKEN:
             raise trio.BrokenResourceError("the connection broke")
 
-    async def _read_as_pump(self) -> bytes:
+    async def _read_as_pump(self, receiver: Receiver) -> bytes | None:
+        """Read and deliver. Returns what must be passed on, or that there is something else to do; None at the end."""
         self._reading = True
         try:
-            return await self._read()
+            if self._ready is not None:
+                await self._ready.watch(self._open_fd(), partial(self._on_readable, receiver))
+                return self._rest
+            data = await self._read()
+            if not data:
+                return None
+            self.sorter.feed(data)
+            return self._sort(receiver)
         except trio.ClosedResourceError:
-            return b""  # trio-websocket, or `aclose`, has closed the stream meanwhile
+            return None  # trio-websocket, or `aclose`, has closed the stream meanwhile
         finally:
             self._reading = False
             if self.sorter.phase is not Phase.MESSAGES:
                 self._wake.set()
+
+    def _on_readable(self, receiver: Receiver) -> bool:
+        try:
+            data = self._read_nowait()
+        except BlockingIOError:
+            return True
+        if not data:
+            self._rest = None
+            return False
+        self.sorter.feed(data)
+        self._rest = passed = self._sort(receiver)
+        return not passed and self.sorter.phase is Phase.MESSAGES and not receiver.paused
 
     async def _read(self) -> bytes:
         if self._fileno is None:
@@ -138,12 +168,18 @@ class Lane(trio.abc.Stream):
         while True:
             await trio.lowlevel.wait_readable(self._open_fd())
             try:
-                return os.read(self._open_fd(), READ_SIZE)
+                return self._read_nowait()
             except BlockingIOError:
                 continue
-            except OSError as error:
-                self._break()
-                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+
+    def _read_nowait(self) -> bytes:
+        try:
+            return os.read(self._open_fd(), READ_SIZE)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self._break()
+            raise trio.BrokenResourceError(f"the connection broke: {error}") from error
 
     def _open_fd(self) -> int:
         assert self._fileno is not None
@@ -313,6 +349,8 @@ class Lane(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Close the stream."""
+        if self._ready is not None and self._fileno is not None:
+            self._ready.forget(self._fileno())
         self._state = LaneState.CLOSED
         self._summon = _nobody  # who has us; without this cycle, what a client leaves behind is freed at once
         self._wake.set()

@@ -8,7 +8,7 @@ import trio
 
 from .._adapters.contract import BroadcastOptions
 from .._listeners import Listeners, inspect_listener
-from .._wire.packets import Packet, PacketType, check_event_name
+from .._wire.packets import RESERVED_EVENTS, Packet, PacketType, check_event_name
 from .data import DataT
 from .event_types import AnswerT, ArgsT, event_name
 from .handlers import check_handled_name, find_handlers, new_handlers
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .remote import AnySocket
     from .server import Server
     from .socket import Socket
+
+_EVENT = PacketType.EVENT
 
 F = TypeVar("F", bound="Callable[..., Any]")
 HandlersT = TypeVar("HandlersT")
@@ -65,6 +67,7 @@ class Namespace(Broadcasting, Generic[DataT]):
         self.handlers: Listeners = new_handlers()
         self._middlewares: tuple[Listener, ...] = ()
         self._last_ack_id = -1
+        self._encode = server.config.parser.encode
         self._server_side = ServerSideEvents(self)
 
     def _make_adapter(self) -> Adapter:
@@ -252,13 +255,15 @@ class Namespace(Broadcasting, Generic[DataT]):
 
     def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
         """A packet, ready to be sent."""
-        return self.server.config.parser.encode(packet, compress)
+        return self._encode(packet, compress)
 
     def encode_event(
         self, event: str | int, args: Sequence[Any], id: int | None = None, compress: bool = True
     ) -> EncodedPacket:
         """An event, ready to be sent."""
-        return self.encode(self.event_packet(event, args, id), compress)
+        if type(event) is not str or event in RESERVED_EVENTS:
+            check_event_name(event)
+        return self._encode(Packet(_EVENT, self.name, [event, *args], id), compress)
 
     def next_ack_id(self) -> int:
         """One counter for direct emits and broadcasts, so that their ids never meet in a socket's table."""

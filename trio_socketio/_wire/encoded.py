@@ -11,7 +11,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .._errors import EncodeError
-from .frames import BINARY, TEXT, encode_frame
+from .frames import BINARY, TEXT, encode_frame, encode_text_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,9 +42,12 @@ class EncodedPacket:
         self.attachments: tuple[bytes, ...] = attachments
         self.compress: bool = compress
         #: Engine.IO packets in this unit.
-        self.count: int = len(attachments) + (text is not None)
+        self.count: int = text is not None
         #: Bytes of content, without the framing of a transport.
-        self.size: int = sum(map(len, attachments), len(text or b""))
+        self.size: int = 0 if text is None else len(text)
+        if attachments:
+            self.count += len(attachments)
+            self.size += sum(map(len, attachments))
         self._frames: bytes | None = None
         self._deflated: tuple[PerMessageDeflate, bytes] | None = None
         self._payload: bytes | None = None
@@ -75,7 +78,9 @@ class EncodedPacket:
         """Unmasked WebSocket frames, one for each Engine.IO packet."""
         frames = self._frames
         if frames is None:
-            self._frames = frames = self._encode_frames(encode_frame)
+            plain_text = None if self.attachments else self.text
+            frames = self._encode_frames(encode_frame) if plain_text is None else encode_text_frame(plain_text)
+            self._frames = frames
         return frames
 
     def deflated_frames(self, settings: PerMessageDeflate) -> bytes:

@@ -42,20 +42,35 @@ CONTROL = 0x08
 WHOLE_TEXT = FIN | TEXT
 WHOLE_BINARY = FIN | BINARY
 
+#: The largest payload whose size is in the second byte of its frame.
+SHORT = 125
+_SHORT_TEXT_HEADS = tuple(bytes((FIN | TEXT, size)) for size in range(SHORT + 1))
+#: What 4 bytes, as an integer, are multiplied by to repeat them so many times.
+_REPETITIONS = tuple(sum(1 << 32 * word for word in range(words)) for words in range(SHORT // 4 + 2))
+
 
 def encode_frame(opcode: int, payload: bytes) -> bytes:
     """One whole message as one frame, unmasked, as a server sends it."""
     size = len(payload)
-    if size < 126:
+    if size <= SHORT:
         return bytes((FIN | opcode, size)) + payload
     if size < 65_536:
         return bytes((FIN | opcode, 126)) + size.to_bytes(2, "big") + payload
     return bytes((FIN | opcode, 127)) + size.to_bytes(8, "big") + payload
 
 
+def encode_text_frame(payload: bytes) -> bytes:
+    """`encode_frame` for text, which nearly every message is: 0.1 microseconds instead of 0.2."""
+    return _SHORT_TEXT_HEADS[len(payload)] + payload if len(payload) <= SHORT else encode_frame(TEXT, payload)
+
+
 def apply_mask_in_python(data: bytes, mask: bytes) -> bytes:
     """Exclusive or with the repeated mask, as one operation on big integers: linear, and no loop in Python."""
     size = len(data)
+    if size <= SHORT:  # a table for the repetition: 0.3 microseconds instead of 0.5
+        words = size + 3 >> 2
+        repeated = int.from_bytes(mask, "little") * _REPETITIONS[words]
+        return (int.from_bytes(data, "little") ^ repeated).to_bytes(4 * words, "little")[:size]
     key = mask * (size // 4) + mask[: size % 4]
     return (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size, "little")
 
@@ -130,7 +145,7 @@ class FrameSorter:
     """
 
     __slots__ = (
-        "_data", "_fragments", "_max_fragments", "_max_size", "_partial", "_pos", "_size", "_skip", "_wanted",
+        "_data", "_fragments", "_max_fragments", "_max_size", "_partial", "_pos", "_short", "_size", "_skip", "_wanted",
         "message_follows", "phase",
     )  # fmt: skip
 
@@ -142,6 +157,7 @@ class FrameSorter:
         #: Whether what was last passed on completes a message.
         self.message_follows = False
         self._max_size = max_message_size
+        self._short = min(SHORT, max_message_size)
         # A fragment costs its receiver about 100 bytes besides its payload: a flood of tiny ones must end somewhere.
         self._max_fragments = 128 + max_message_size // 64
         self._fragments = 0  # of the message that is under way
@@ -180,7 +196,7 @@ class FrameSorter:
         end = len(data)
         while True:
             # Plainer than the rest, for nearly every message takes this way: 0.7 microseconds, the other way 1.6.
-            short = -1 if self._fragments else min(125, self._max_size)
+            short = -1 if self._fragments else self._short
             while end - pos >= 6:
                 first = data[pos]
                 size = data[pos + 1] ^ MASKED

@@ -149,7 +149,8 @@ class DefaultParser:
 
     def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
         packet_type, namespace, data, ack_id = packet
-        packet_type = _NOT_BINARY.get(packet_type, packet_type)
+        if packet_type is not _EVENT:
+            packet_type = _NOT_BINARY.get(packet_type, packet_type)
         attachments: list[bytes] = []
 
         def attach(value: Any) -> dict[str, Any]:
@@ -166,8 +167,8 @@ class DefaultParser:
             raise
         except (TypeError, ValueError, RecursionError) as error:
             raise EncodeError(str(error)) from error
-        # The commonest packet, an event in the main namespace, is spared the header's assembly: 0.9 microseconds
-        # instead of 1.2.
+        # The commonest packet, an event in the main namespace, is spared the header's assembly: 0.8 microseconds
+        # instead of 1.1.
         if packet_type is _EVENT and not attachments and ack_id is None and namespace == "/":
             return EncodedPacket(b"42" + text, (), compress)
         if attachments:
@@ -208,8 +209,16 @@ class _DefaultDecoder:
     def add_untrusted(self, message: str | bytes) -> Packet | None:
         if self._pending is not None:
             return self._add_attachment_untrusted(self._pending, message)
-        if isinstance(message, str):
+        if type(message) is str:
             try:
+                # The commonest packet, an event in the main namespace with or without an ack id, needs no cursor: 0.8
+                # microseconds instead of 1.2, with an id 1.0 instead of 1.5.
+                if message[:1] == "2" and (start := message.find("[", 1, MAX_ID_DIGITS + 2)) > 0:
+                    digits = message[1:start]
+                    if not digits or (digits.isdecimal() and digits.isascii()):
+                        data = self._loads_untrusted(message[start:])
+                        _check_payload_untrusted(_EVENT, data)
+                        return Packet(_EVENT, "/", data, int(digits) if digits else None)
                 return self._add_text_untrusted(message)
             except (ValueError, RecursionError):  # a codec of the application's may not have an error of its own
                 raise RemoteProtocolError("invalid payload") from None
@@ -218,15 +227,6 @@ class _DefaultDecoder:
         raise RemoteProtocolError(f"Unknown type: {type(message).__name__}")
 
     def _add_text_untrusted(self, text: str) -> Packet | None:
-        # The commonest packet, an event in the main namespace with or without an ack id, needs no cursor: 0.9
-        # microseconds instead of 1.2, with an id 1.1 instead of 1.5.
-        if text[:1] == "2" and (start := text.find("[", 1, MAX_ID_DIGITS + 2)) > 0:
-            digits = text[1:start]
-            if not digits or (digits.isdecimal() and digits.isascii()):
-                data = self._loads_untrusted(text[start:])
-                _check_payload_untrusted(_EVENT, data)
-                return Packet(_EVENT, "/", data, int(digits) if digits else None)
-
         packet_type = _TYPES.get(text[:1])
         if packet_type is None:
             # NaN is what the reference says, too.
