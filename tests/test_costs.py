@@ -52,16 +52,16 @@ class Cost(NamedTuple):
 
 #: Operation -> what it may cost.
 COSTS = {
-    "echo": Cost(304, 193, 4),
-    "echo, 16 in flight": Cost(224, 107, 2.2),
-    "acknowledgement": Cost(298, 164, 3),
-    "broadcast": Cost(324, 193, 4),
-    "further recipient of a broadcast": Cost(47, 14, 0),
-    "connect": Cost(1150, 1235, 22),
-    "disconnect": Cost(224, 638, 17),
-    "echo by long-polling": Cost(762, 1205, 15.6),
+    "echo": Cost(270, 146, 4),
+    "echo, 16 in flight": Cost(196, 64, 2.2),
+    "acknowledgement": Cost(275, 131, 3),
+    "broadcast": Cost(300, 158, 4),
+    "further recipient of a broadcast": Cost(46, 12, 0),
+    "connect": Cost(1231, 627, 13),
+    "disconnect": Cost(311, 708, 18),
+    "echo by long-polling": Cost(747, 279, 4),
 }
-BYTES_OF_IDLE_CLIENT = 35_900
+BYTES_OF_IDLE_CLIENT = 19_500
 
 PAYLOAD = b"abcdefghijklmnopqrstuvwxyzabcdef"
 PACKAGE = str(Path(trio_socketio.__file__).parent)
