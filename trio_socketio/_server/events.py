@@ -55,12 +55,12 @@ class Event:
         opening: bool = False,
         told: bool = False,
     ) -> None:
-        self.name = name
-        self.args = args
-        self.ack = ack
-        self.listener = listener
-        self.opening = opening  # a ``connection`` handler of the namespace, not an event of the client's
-        self.told = told  # the catch-all listeners have had it
+        self.name: str | int = name
+        self.args: Sequence[Any] = args
+        self.ack: Ack | None = ack
+        self.listener: Listener | None = listener
+        self.opening: bool = opening  # a ``connection`` handler of the namespace, not an event of the client's
+        self.told: bool = told  # the catch-all listeners have had it
 
 
 class EventHost(Protocol):
@@ -79,7 +79,7 @@ class EventHost(Protocol):
     def on_error(self, error: Exception, event: Event) -> None:
         """A handler has failed."""
 
-    def on_queued(self, change: int) -> None:
+    def on_queued(self, change: int, /) -> None:
         """So many more events wait; negative: fewer."""
 
     def flush(self) -> None:
