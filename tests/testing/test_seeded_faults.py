@@ -223,7 +223,7 @@ def find(fault: Callable[[Directory, MemoryBus], ClusterAdapter], *phases: Phase
         run_state_machine_as_test(
             make_machine(fault),
             settings=settings(
-                max_examples=500,
+                max_examples=2000,
                 stateful_step_count=STEPS,
                 deadline=None,
                 database=None,
