@@ -28,6 +28,7 @@ import trio
 from .._wire.packets import PacketType
 from .contract import PersistedSession
 from .memory import MemoryAdapter
+from .traces import BaseTrace, Traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -177,32 +178,20 @@ class OutgoingLog:
         return islice(self._entries, max(0, number - (self.position - len(self._entries))), None)
 
 
-class Trace:
+class Trace(BaseTrace[int, tuple[int, "str | None"]]):
     """What has to be known of a socket when it comes back; positions are numbers of the log.
 
-    Attributes:
-        opened: The position when the client connected first.
-        joined: The position when it joined a room, for those that it joined since.
-        last_sent: The number and the offset of the last event for it, if there was one.
-        replayed: What that will be when the socket is connected again.
-        left: The position when it lost its connection.
-        expires: Until when it may come back, on Trio's clock.
+    What was sent last is the number and the offset of an event; before the first one, the position and None.
     """
 
-    __slots__ = ("expires", "joined", "last_sent", "left", "opened", "replayed")
+    __slots__ = ()
 
     def __init__(self, opened: int) -> None:
-        self.opened = opened
-        self.joined: dict[Room, int] = {}
-        self.last_sent: tuple[int, str | None] = (opened, None)
-        self.replayed: tuple[int, str | None] = self.last_sent
-        self.left = opened
-        self.expires = 0.0
+        super().__init__(opened, (opened, None))
 
     def concerns(self, entry: LogEntry, rooms: AbstractSet[Room]) -> bool:
         """Whether an event was for a socket that is in these rooms."""
-        since = {room for room in rooms if self.joined.get(room, self.opened) < entry.number}
-        return (not entry.rooms or not since.isdisjoint(entry.rooms)) and since.isdisjoint(entry.except_rooms)
+        return self.is_meant(entry.number, entry.rooms, entry.except_rooms, rooms)
 
 
 class RecoveringMemoryAdapter(MemoryAdapter):
@@ -218,9 +207,9 @@ class RecoveringMemoryAdapter(MemoryAdapter):
         self._options = options or ConnectionStateRecovery()
         self._log = OutgoingLog(self._options)
         self._offsets = generate_offsets()
-        self._traces: dict[str, Trace] = {}
+        self._traces: Traces[Trace] = Traces(Trace, lambda: self._log.position)
         self._sessions: dict[str, PersistedSession] = {}
-        self.on("join-room", self._on_join)
+        self.on("join-room", self._traces.on_join)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Adapter.run`. At its end everything is forgotten: in another run of Trio, its clock begins anew."""
@@ -263,23 +252,10 @@ class RecoveringMemoryAdapter(MemoryAdapter):
 
     def connected(self, id: str, session: PersistedSession | None = None) -> None:
         """See `RecoveringAdapter.connected`."""
-        position = self._log.position
-        if session is None:
-            self._traces[id] = Trace(position)
-            return
-        trace: Trace = session.trace
-        self._traces[id] = trace
-        trace.last_sent = trace.replayed
-        # Rooms that a middleware has put it into: what was said there before is not for it.
-        trace.joined.update(dict.fromkeys(self.sids.get(id, set()) - session.rooms, position))
-
-    def _on_join(self, room: Room, id: str) -> None:
-        trace = self._traces.get(id)
-        if trace is not None:
-            trace.joined[room] = self._log.position
+        self._traces.connected(id, session, self.sids.get(id, set()))
 
     async def delete_all(self, id: str) -> None:
-        self._traces.pop(id, None)
+        self._traces.forget(id)
         await super().delete_all(id)
 
     # Who is away
@@ -290,9 +266,7 @@ class RecoveringMemoryAdapter(MemoryAdapter):
         await trio.lowlevel.cancel_shielded_checkpoint()
         now = trio.current_time()
         if session.trace is None:
-            trace = self._traces.pop(session.sid, None) or Trace(self._log.position)
-            trace.left = self._log.position
-            trace.expires = now + self._options.max_disconnection_duration
+            trace = self._traces.depart(session.sid, self._options.max_disconnection_duration)
             session = replace(session, trace=trace)
         self._sessions[session.pid] = session
         self._expire(now)

@@ -16,6 +16,7 @@ from .._errors import RedisError, RemoteProtocolError
 from .._wire.cluster_streams import StreamCodec, WireSession, parse_stream_id, session_key
 from .contract import PersistedSession
 from .stream_reader import position_of
+from .traces import BaseTrace
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -33,27 +34,13 @@ TRACE = "trio"
 LONGEST_PID = 100
 
 
-class Trace:
-    """What has to be known of a socket when it comes back.
+class Trace(BaseTrace["Position", "str | None"]):
+    """What has to be known of a socket when it comes back; what was sent last is the offset of an event, or None."""
 
-    Attributes:
-        opened: The position when the client connected first.
-        joined: The position when it joined a room, for those that it joined since.
-        last_sent: The offset of the last event for it, if there was one.
-        replayed: What that will be when the socket is connected again.
-        left: The position when it lost its connection.
-        expires: Until when it may come back, on Trio's clock.
-    """
-
-    __slots__ = ("expires", "joined", "last_sent", "left", "opened", "replayed")
+    __slots__ = ()
 
     def __init__(self, opened: Position) -> None:
-        self.opened: Position = opened
-        self.joined: dict[Room, Position] = {}
-        self.last_sent: str | None = None
-        self.replayed: str | None = None
-        self.left: Position = (0, 0)
-        self.expires: float = 0.0
+        super().__init__(opened, None)
 
     def start(self, offset: str | None) -> Position | None:
         """After which position its client has missed something; None if what it says is no offset."""
@@ -63,9 +50,7 @@ class Trace:
 
     def concerns(self, id: bytes, options: BroadcastOptions, rooms: AbstractSet[Room]) -> bool:
         """Whether an entry was for a socket that is in these rooms."""
-        position = position_of(id)
-        since = {room for room in rooms if self.joined.get(room, self.opened) < position}
-        return (not options.rooms or not since.isdisjoint(options.rooms)) and since.isdisjoint(options.except_rooms)
+        return self.is_meant(position_of(id), options.rooms, options.except_rooms, rooms)
 
     def to_wire(self, rooms: AbstractSet[Room]) -> dict[str, Any]:
         """What is kept of it for a socket in these rooms."""

@@ -30,6 +30,7 @@ from .._wire.packets import Packet, PacketType
 from .cluster import ClusterAdapter
 from .redis_sessions import Trace
 from .targets import read_target
+from .traces import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,13 +98,13 @@ class RecoveringStreamsAdapter(ClusterAdapter):
         self._stream = bus
         self._sessions = sessions
         self._options = options
-        self._traces: dict[str, Trace] = {}
+        self._traces: Traces[Trace] = Traces(Trace, lambda: bus.reader.position)
         self._last_number = 0
         self._under_way: dict[int, Outgoing] = {}
         self._uncertain: dict[int, Outgoing] = {}
         bus.on_echo = self._on_echo
         bus.on_doubt = self._on_doubt
-        self.on("join-room", self._note_join)
+        self.on("join-room", self._traces.on_join)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `ClusterAdapter.run`. What is under way at its end is delivered here."""
@@ -246,25 +247,12 @@ class RecoveringStreamsAdapter(ClusterAdapter):
 
     def connected(self, id: str, session: PersistedSession | None = None) -> None:
         """See `RecoveringAdapter.connected`."""
-        position = self._stream.reader.position
         for event in self._uncertain.values():
             event.served.discard(id)  # that was an earlier connection, on which it may have been lost
-        if session is None:
-            self._traces[id] = Trace(position)
-            return
-        trace: Trace = session.trace
-        self._traces[id] = trace
-        trace.last_sent = trace.replayed
-        # Rooms that a middleware has put it into: what was said there before is not for it.
-        trace.joined.update(dict.fromkeys(self.sids.get(id, set()) - session.rooms, position))
-
-    def _note_join(self, room: Room, id: str) -> None:
-        trace = self._traces.get(id)
-        if trace is not None:
-            trace.joined[room] = self._stream.reader.position
+        self._traces.connected(id, session, self.sids.get(id, set()))
 
     async def delete_all(self, id: str) -> None:
-        self._traces.pop(id, None)
+        self._traces.forget(id)
         await super().delete_all(id)
 
     # Who is away
@@ -275,10 +263,7 @@ class RecoveringStreamsAdapter(ClusterAdapter):
         await trio.lowlevel.cancel_shielded_checkpoint()
         trace: Trace | None = session.trace
         if trace is None:
-            position = self._stream.reader.position
-            trace = self._traces.pop(session.sid, None) or Trace(position)
-            trace.left = position
-            trace.expires = trio.current_time() + self._options.max_disconnection_duration
+            trace = self._traces.depart(session.sid, self._options.max_disconnection_duration)
         try:
             self._sessions.put(session, trace)
         except LocalProtocolError as error:
