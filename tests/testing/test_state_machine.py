@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trio_socketio import Socket
     from trio_socketio.testing import MemoryClient
 
-QUICK = settings(max_examples=20, stateful_step_count=10, deadline=None, database=None)
+QUICK = settings(max_examples=20, stateful_step_count=10, deadline=None, database=None, print_blob=False)
 
 
 def history_of(machine: type[TrioStateMachine], error: type[Exception]) -> list[str]:
