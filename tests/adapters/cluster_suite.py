@@ -1,4 +1,4 @@
-"""What the tests of cluster adapters share: servers that meet over any bus, with clients that speak real bytes.
+"""What the tests of cluster adapters share: servers that meet over any bus, and clients of the testing kit.
 
 A `Kind` is a way to meet; `KINDS` are all of them, and `test_cluster_suite.py` runs with each. All of this is in real
 time, because Redis is; `until` waits for what no event tells of.
@@ -11,27 +11,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import trio
 
-from trio_socketio import Server
+from trio_socketio import Server, ServerStatistics
 from trio_socketio._adapters.cluster import ClusterAdapter
 from trio_socketio._adapters.memory_bus import MemoryCluster
 from trio_socketio._errors import plain_exceptions
 from trio_socketio.redis import RedisAdapter, RedisStreamsAdapter, ShardedRedisAdapter
+from trio_socketio.testing import open_client
+from trio_socketio.testing._holder import Holder
 
 from ..redis_server import unique
-from ..wire_client import Net, count_tasks
+from ..wire_client import count_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from trio_socketio import Socket
-
-    from ..wire_client import SioClient
+    from trio_socketio.testing import MemoryClient
 
 #: Seconds of real time, within which something has to have happened.
 LIMIT = 5.0
-
-#: Tasks of others, when one server's clients end.
-ANY_NUMBER = 1_000_000
 
 #: Makes the option `adapter` of the server with this name; with more options of the adapter.
 MakeFactory: TypeAlias = "Callable[..., Any]"
@@ -130,9 +128,10 @@ class Place:
         io = Server(adapter=factory, **self.server_options)
         with plain_exceptions():
             async with trio.open_nursery() as nursery, io.running():
-                net = Net(io, nursery)
-                yield Member(name, io, net, factory)
-                await net.end(ANY_NUMBER)
+                clients = Holder(nursery)
+                yield Member(name, io, clients, factory)
+                await clients.leave_all()
+                await until(lambda: io.statistics() == ServerStatistics())
                 for namespace in io.namespaces.values():
                     assert_idle(namespace.adapter)
                 if self.kind.name != "memory":
@@ -155,11 +154,11 @@ class Place:
 
 
 class Member(NamedTuple):
-    """A server of the cluster, and the way to it."""
+    """A server of the cluster, and its clients."""
 
     name: str
     io: Server
-    net: Net
+    clients: Holder
     factory: Any
 
     @property
@@ -168,15 +167,15 @@ class Member(NamedTuple):
 
     async def connect(self, namespace: str = "/", auth: Any = None) -> User:
         """A new client."""
-        client = await self.net.connect_socketio(namespace, auth)
-        return User(self, client, self.io.of(namespace).sockets[client.sid])
+        client = await self.clients.enter(open_client(self.io, namespace, auth=auth))
+        return User(self, client, self.io.of(namespace).sockets[client.id])
 
 
 class User(NamedTuple):
     """A client, its socket, and the server to which it is connected."""
 
     member: Member
-    client: SioClient
+    client: MemoryClient
     socket: Socket
 
     @property
@@ -186,7 +185,7 @@ class User(NamedTuple):
     async def hear(self) -> list[Any]:
         """The next event, of which it is not known whether it is to be acknowledged."""
         with trio.fail_after(LIMIT):
-            return (await self.client.recv_event())[1]
+            return list(await self.client.receive())
 
     async def hear_until(self, last: str) -> list[list[Any]]:
         """All events until one of this name, which is left out."""
@@ -198,9 +197,8 @@ class User(NamedTuple):
     async def reply(self, *answers: Any) -> None:
         """Acknowledge the next event."""
         with trio.fail_after(LIMIT):
-            id, _ = await self.client.recv_event()
-        assert id is not None
-        await self.client.ack(id, *answers)
+            event = await self.client.receive()
+        await event.ack(*answers)
 
 
 async def heard(users: list[User], sender: Server) -> list[list[list[Any]]]:

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
-from trio_socketio import ConnectionStateRecovery, Server
+from trio_socketio import ConnectionStateRecovery, Server, ServerStatistics
 from trio_socketio._errors import plain_exceptions
 from trio_socketio._redis.client import Redis
 from trio_socketio._redis.health import Health
 from trio_socketio.redis import RecoveringStreamsAdapter, RedisError, RedisStreamsAdapter
+from trio_socketio.testing import open_client
+from trio_socketio.testing._holder import Holder
 
 from ..redis_server import unique
-from ..wire_client import Net, count_tasks
-from .cluster_suite import ANY_NUMBER, LIMIT, until
+from ..wire_client import count_tasks
+from .cluster_suite import LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from trio_socketio import Socket
+    from trio_socketio.testing import MemoryClient
 
     from ..redis_server import RedisServer
-    from ..wire_client import SioClient
 
 #: So that a lost or frozen server is noticed within a fraction of a second.
 IMPATIENT: dict[str, Any] = {
@@ -37,10 +38,10 @@ IMPATIENT: dict[str, Any] = {
 
 
 class Node(NamedTuple):
-    """One server, and the way to it."""
+    """One server, and its clients."""
 
     io: Server
-    net: Net
+    clients: Holder
     factory: RedisStreamsAdapter
 
     @property
@@ -49,25 +50,21 @@ class Node(NamedTuple):
         assert isinstance(adapter, RecoveringStreamsAdapter)
         return adapter
 
-    async def come(self, auth: Any = None) -> Guest:
+    async def come(self, auth: Any = None, namespace: str = "/") -> Guest:
         """Connect a client, with whatever comes before the answer."""
-        client = await self.net.open_socketio()
-        await client.send_raw("0" + ("" if auth is None else json.dumps(auth)))
-        missed: list[list[Any]] = []
         with trio.fail_after(2 * LIMIT):
-            while (packet := str(await client.recv()))[0] == "2":
-                missed.append(json.loads(packet[1:]))
-        assert packet[0] == "0", packet
-        answer = json.loads(packet[1:])
-        client.sid = answer["sid"]
-        return Guest(self, client, self.io.sockets.sockets[client.sid], answer["pid"], missed)
+            client = await self.clients.enter(open_client(self.io, namespace, auth=auth))
+        packets = [str(packet.data)[:2] for packet in client.wire if packet.sender == "server"]
+        missed = [list(await client.receive()) for kind in packets[: packets.index("40")] if kind in ("42", "45")]
+        assert client.pid is not None
+        return Guest(self, client, self.io.of(namespace).sockets[client.id], client.pid, missed)
 
 
 class Guest(NamedTuple):
     """A client, and what it has missed."""
 
     node: Node
-    client: SioClient
+    client: MemoryClient
     socket: Socket
     pid: str
     missed: list[list[Any]]
@@ -75,7 +72,7 @@ class Guest(NamedTuple):
     async def hear(self) -> list[Any]:
         """The next event."""
         with trio.fail_after(LIMIT):
-            return (await self.client.recv_event())[1]
+            return list(await self.client.receive())
 
     async def go(self) -> None:
         """Lose the connection, and wait until the server has noticed it, and Redis knows."""
@@ -110,11 +107,11 @@ class Cluster:
         io = Server(adapter=factory, connection_state_recovery=recovery)
         with plain_exceptions():
             async with trio.open_nursery() as nursery, io.running():
-                net = Net(io, nursery)
-                yield Node(io, net, factory)
-                await net.end(ANY_NUMBER)
+                clients = Holder(nursery)
+                yield Node(io, clients, factory)
+                await clients.leave_all()
+                await until(lambda: io.statistics() == ServerStatistics())
                 if isinstance(io.adapter, RecoveringStreamsAdapter):
-                    await until(lambda: not io.sockets.sockets)
                     assert io.adapter.kept() == (0, 0, 0)
                 nursery.cancel_scope.cancel()
 

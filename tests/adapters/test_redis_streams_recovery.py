@@ -39,9 +39,9 @@ async def test_every_server_gives_an_event_the_same_offset(cluster: Cluster) -> 
     async with cluster.nodes(2) as (one, two):
         guests = [await one.come(), await two.come()]
         await one.io.emit("event", 1, b"bytes")
-        (first, second) = [await guest.client.recv_event() for guest in guests]
+        first, second = [await guest.hear() for guest in guests]
         assert first == second
-        name, number, content, offset = first[1]
+        name, number, content, offset = first
         assert (name, number, content) == ("event", 1, b"bytes")
         milliseconds, _, sequence = offset.partition("-")
         assert milliseconds.isdigit()
@@ -108,10 +108,9 @@ async def test_volatile_local_and_acknowledged_events_have_no_offset(cluster: Cl
         async with trio.open_nursery() as nursery:
 
             async def answer(guest: Guest) -> None:
-                id, event = await guest.client.recv_event()
-                assert event == ["ask"]
-                assert id is not None
-                await guest.client.ack(id, "yes")
+                event = await guest.client.receive()
+                assert (event.name, event.args) == ("ask", ())
+                await event.ack("yes")
 
             nursery.start_soon(answer, here)
             nursery.start_soon(answer, there)
@@ -138,8 +137,8 @@ async def test_a_client_comes_back_as_what_it_was(cluster: Cluster, elsewhere: b
         await nodes[1].io.except_("other").emit("event", "nor this")
         await nodes[0].io.of("/other").emit("event", "of another namespace")
         back = await nodes[elsewhere].come(claim(guest.pid, offset))
-        assert (back.client.sid, back.pid, back.socket.recovered) == (guest.client.sid, guest.pid, True)
-        assert back.socket.rooms == {guest.client.sid, "room", "other"}
+        assert (back.client.id, back.pid, back.socket.recovered) == (guest.client.id, guest.pid, True)
+        assert back.socket.rooms == {guest.client.id, "room", "other"}
         assert back.socket.data == {"name": "Ann", "raw": b"\x00"}
         assert [event[:-1] for event in back.missed] == [["event", 1], ["event", 2], ["event", 3]]
         await nodes[0].io.emit("live")
@@ -156,7 +155,7 @@ async def test_a_client_that_has_received_nothing_comes_back(cluster: Cluster, h
         await guest.go()
         await one.io.emit("event", 1)
         back = await two.come(claim(guest.pid))
-        assert back.client.sid == guest.client.sid
+        assert back.client.id == guest.client.id
         assert [event[:-1] for event in back.missed] == [["event", 1]]
 
 
@@ -220,7 +219,7 @@ async def test_an_offset_that_is_none_is_no_recovery(cluster: Cluster, offset: s
         await one.io.emit("event")
         await guest.go()
         back = await one.come(claim(guest.pid, offset))
-        assert back.client.sid != guest.client.sid
+        assert back.client.id != guest.client.id
         assert not back.socket.recovered
         assert not back.missed
 
@@ -239,9 +238,9 @@ async def test_a_session_cannot_be_claimed_in_another_namespace(cluster: Cluster
         one.io.of("/admin").use(lambda socket: entered.append(socket.id))
         guest = await one.come()
         await guest.go()
-        client = await one.net.connect_socketio("/admin", claim(guest.pid))
-        assert client.sid != guest.client.sid
-        assert entered == [client.sid]
+        back = await one.come(claim(guest.pid), "/admin")
+        assert back.client.id != guest.client.id
+        assert entered == [back.client.id]
 
 
 async def test_a_session_that_does_not_name_its_namespace_does_not_pass_without_middlewares(cluster: Cluster) -> None:
@@ -259,7 +258,7 @@ async def test_a_session_that_does_not_name_its_namespace_does_not_pass_without_
         back = await one.come(claim("p" * 20, offset))
         assert back.socket.recovered
         assert [event[1] for event in back.missed] == ["missed"]
-        assert entered == [guest.client.sid, "s" * 20]
+        assert entered == [guest.client.id, "s" * 20]
         await back.go()
         assert (await one.come(claim("p" * 20, offset))).socket.recovered
         assert len(entered) == 2  # it has passed them here, which is known from now on
@@ -287,7 +286,7 @@ async def test_a_session_is_given_to_one_of_those_who_ask(cluster: Cluster) -> N
             for node in nodes:
                 nursery.start_soon(come, node)
         assert sorted(back.socket.recovered for back in found) == [False, False, True]
-        assert sum(back.client.sid == guest.client.sid for back in found) == 1
+        assert sum(back.client.id == guest.client.id for back in found) == 1
 
 
 async def test_a_client_that_is_too_late_is_a_new_one(cluster: Cluster) -> None:

@@ -1,4 +1,7 @@
-"""`Server.handle_websocket` inside an application's own trio-websocket server."""
+"""`Server.handle_websocket` inside an application's own trio-websocket server.
+
+Where handshakes, frames and the ends of connections matter, the client is one of trio-websocket's.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from trio_websocket import (
 from trio_socketio import Headers, Server, ServerStatistics
 from trio_socketio._errors import plain_exceptions
 from trio_socketio.engineio import Engine
+from trio_socketio.testing import open_client_at
 
 from ..wire_client import open_app, settle
 
@@ -56,6 +60,10 @@ async def embedded(app: Any, handler: Any = None, **options: Any) -> AsyncIterat
         nursery.cancel_scope.cancel()
 
 
+def url(port: int) -> str:
+    return f"http://{HOST}:{port}"
+
+
 class Refusal(NamedTuple):
     status: int
     headers: dict[bytes, bytes]
@@ -63,7 +71,7 @@ class Refusal(NamedTuple):
 
 
 @asynccontextmanager
-async def open_client(
+async def open_websocket(
     port: int, target: str = TARGET, *, tls: ssl.SSLContext | None = None, **options: Any
 ) -> AsyncIterator[WebSocketConnection]:
     """A real client, whose socket is closed afterwards however the server has answered."""
@@ -82,7 +90,7 @@ async def open_client(
 
 async def refused(port: int, target: str = TARGET, **options: Any) -> Refusal:
     with pytest.raises(ConnectionRejected) as caught:
-        async with open_client(port, target, **options):
+        async with open_websocket(port, target, **options):
             pass
     error = caught.value
     return Refusal(error.status_code, dict(error.headers), error.body or b"")
@@ -147,19 +155,18 @@ async def test_events_attachments_and_acks_go_both_ways() -> None:
             await socket.emit("echo", *args)
             return args
 
-    async with embedded(io) as port, open_client(port) as websocket:
-        sid = await connect(websocket)
+    async with embedded(io) as port, open_client_at(url(port)) as client:
         (socket,) = io.sockets.sockets.values()
-        assert (socket.id, socket.handshake.address, socket.handshake.secure) == (sid, HOST, False)
+        assert (socket.id, socket.handshake.address, socket.handshake.secure) == (client.id, HOST, False)
         assert socket.handshake.query == {"EIO": "4", "transport": "websocket"}
         assert socket.handshake.headers["host"] == f"{HOST}:{port}"
 
-        await websocket.send_message('451-7["echo","é",{"_placeholder":true,"num":0}]')
-        await websocket.send_message(b"\x00\xff")
-        assert [await websocket.get_message() for _ in range(4)] == [
+        assert await client.emit_with_ack("echo", "é", b"\x00\xff") == ("é", b"\x00\xff")
+        assert await client.receive() == ("echo", "é", b"\x00\xff")
+        assert [packet.data for packet in client.wire][-4:] == [
             '451-["echo","é",{"_placeholder":true,"num":0}]',
             b"\x00\xff",
-            '461-7["é",{"_placeholder":true,"num":0}]',
+            '461-0["é",{"_placeholder":true,"num":0}]',
             b"\x00\xff",
         ]
 
@@ -175,11 +182,11 @@ async def test_the_applications_own_paths_stay_its_own() -> None:
             await io.handle_websocket(request)
 
     async with embedded(io, handler) as port:
-        async with open_client(port, "/echo") as websocket:
+        async with open_websocket(port, "/echo") as websocket:
             await websocket.send_message("mine")
             assert await websocket.get_message() == "mine"
-        async with open_client(port) as websocket:
-            assert await connect(websocket) in io.sockets.sockets
+        async with open_client_at(url(port)) as client:
+            assert client.id in io.sockets.sockets
 
 
 async def test_a_path_of_nobody_is_rejected_with_a_hint() -> None:
@@ -214,9 +221,8 @@ async def test_only_pages_of_the_same_origin_may_connect() -> None:
         answer = await refused(port, extra_headers=[(b"origin", b"http://evil.example")])
         assert answer.status == 400
         assert b"may not use this server" in answer.body
-        own = [(b"origin", f"http://{HOST}:{port}".encode())]
-        async with open_client(port, extra_headers=own) as websocket:
-            assert await connect(websocket) in io.sockets.sockets
+        async with open_client_at(url(port), headers={"origin": url(port)}) as client:
+            assert client.id in io.sockets.sockets
 
 
 async def test_the_101_has_the_engines_headers_and_the_first_subprotocol() -> None:
@@ -227,7 +233,7 @@ async def test_the_101_has_the_engines_headers_and_the_first_subprotocol() -> No
         headers.add("set-cookie", "a=1")
         headers.add("set-cookie", "b=2")
 
-    async with embedded(io) as port, open_client(port, subprotocols=["first", "second"]) as websocket:
+    async with embedded(io) as port, open_websocket(port, subprotocols=["first", "second"]) as websocket:
         cookies = [value for name, value in websocket.handshake_headers if name == b"set-cookie"]
         assert (cookies, websocket.subprotocol) == ([b"a=1", b"b=2"], "first")
 
@@ -256,7 +262,7 @@ async def test_over_tls_the_handshake_is_secure() -> None:
     io = Server()
     async with (
         embedded(io, tls=server_context) as port,
-        open_client(port, tls=client_context) as websocket,
+        open_websocket(port, tls=client_context) as websocket,
     ):
         await connect(websocket)
         (socket,) = io.sockets.sockets.values()
@@ -269,7 +275,7 @@ async def test_a_message_over_either_limit_closes_with_1009(limit: int) -> None:
     ends = note_ends(io)
     async with (
         embedded(io, max_message_size=limit) as port,
-        open_client(port) as websocket,
+        open_websocket(port) as websocket,
     ):
         await connect(websocket)
         await websocket.send_message('42["' + "é" * 300 + '"]')
@@ -286,8 +292,8 @@ async def test_a_client_that_closes_ends_its_session() -> None:
     io = Server()
     ends = note_ends(io)
     async with embedded(io) as port:
-        async with open_client(port) as websocket:
-            await connect(websocket)
+        async with open_client_at(url(port)):
+            pass
         while not ends:  # noqa: ASYNC110
             await trio.sleep(0.01)
     assert ends == [("transport close", None)]
@@ -297,7 +303,7 @@ async def test_a_disconnect_by_the_server_closes_the_connection() -> None:
     io = Server()
     async with (
         embedded(io) as port,
-        open_client(port) as websocket,
+        open_websocket(port) as websocket,
     ):
         sid = await connect(websocket)
         await io.in_(sid).disconnect_sockets(close=True)
@@ -504,8 +510,7 @@ async def test_the_javascript_client_works_with_websocket_only(js: Driver) -> No
         socket.on("echo", lambda *args: args)
 
     async with embedded(io) as port:
-        url = f"http://{HOST}:{port}"
-        clients = [await js.connect(url, transports=["websocket"]) for _ in range(2)]
+        clients = [await js.connect(url(port), transports=["websocket"]) for _ in range(2)]
         assert await clients[0].emit_with_ack("echo", "é", b"\x00", {"a": [b"\xff"]}) == (
             "é",
             b"\x00",

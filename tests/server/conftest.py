@@ -8,6 +8,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from trio_socketio.testing.pytest_plugin import contexts, memory_client
+
+__all__ = ["contexts", "memory_client"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything here runs on a virtual clock, without asking for it."""

@@ -10,21 +10,18 @@ import trio
 from trio_socketio import AckTimeout, SocketDisconnected
 
 from ..wire_client import settle
-from .support import TRANSPORTS, Pair, received, serving
+from .support import TRANSPORTS, open_server, stop_polling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from trio_socketio import Socket
+    from trio_socketio.testing import MemoryClient
 
-    from ..wire_client import SioClient
 
-
-async def answer(client: SioClient, *args: Any) -> None:
+async def answer(client: MemoryClient, *args: Any) -> None:
     """Acknowledge the next event that comes."""
-    id, _ = await client.recv_event()
-    assert id is not None
-    await client.ack(id, *args)
+    await (await client.receive()).ack(*args)
 
 
 async def outcome(fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
@@ -66,8 +63,8 @@ def pending(*sockets: Socket) -> int:
     ],
 )
 async def test_the_answer_is_none_a_value_or_a_tuple(args: tuple[Any, ...], value: Any, transport: str) -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect(transport=transport)
+    async with open_server() as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect(transport=transport)
         outcomes = Outcomes(nursery)
 
         outcomes.start(socket.emit_with_ack, "question", 1)
@@ -79,21 +76,25 @@ async def test_the_answer_is_none_a_value_or_a_tuple(args: tuple[Any, ...], valu
 
 
 async def test_ids_count_up_over_direct_questions_and_broadcasts() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect()
+    async with open_server() as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect()
         outcomes = Outcomes(nursery)
 
-        for ask in (socket.emit_with_ack, served.io.emit_with_ack, socket.emit_with_ack):
+        for ask in (socket.emit_with_ack, server.io.emit_with_ack, socket.emit_with_ack):
             outcomes.start(ask, "question")
             await settle()
 
-        assert await received(client) == ['20["question"]', '21["question"]', '22["question"]']
+        assert [packet.data for packet in client.wire][-3:] == [
+            '420["question"]',
+            '421["question"]',
+            '422["question"]',
+        ]
         nursery.cancel_scope.cancel()
 
 
 async def test_answers_may_come_in_any_order() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect()
+    async with open_server() as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect()
         answers: dict[int, Any] = {}
 
         async def ask(number: int) -> None:
@@ -101,10 +102,9 @@ async def test_answers_may_come_in_any_order() -> None:
 
         for number in range(20):
             nursery.start_soon(ask, number)
-        questions = [await client.recv_event() for _ in range(20)]
-        for id, (_, number) in reversed(questions):
-            assert id is not None
-            await client.ack(id, number * 10)
+        questions = [await client.receive() for _ in range(20)]
+        for question in reversed(questions):
+            await question.ack(question.args[0] * 10)
         await settle()
 
         assert answers == {number: number * 10 for number in range(20)}
@@ -121,8 +121,8 @@ async def test_answers_may_come_in_any_order() -> None:
     ],
 )
 async def test_a_question_ends_at_once_when_its_client_goes(leave: str, reason: str) -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect()
+    async with open_server() as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect()
         outcomes = Outcomes(nursery)
         outcomes.start(socket.emit_with_ack, "question")
         outcomes.start(socket.timeout(1000).emit_with_ack, "question")
@@ -133,7 +133,7 @@ async def test_a_question_ends_at_once_when_its_client_goes(leave: str, reason: 
         if leave == "server":
             await socket.disconnect()
         elif leave == "io.close":
-            await served.io.close()
+            await server.io.close()
         else:
             await getattr(client, leave)()
         await settle()
@@ -144,8 +144,8 @@ async def test_a_question_ends_at_once_when_its_client_goes(leave: str, reason: 
 
 
 async def test_a_cancelled_question_leaves_nothing_and_its_late_answer_is_ignored() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
         with trio.move_on_after(5):
             await socket.emit_with_ack("question")
@@ -153,20 +153,18 @@ async def test_a_cancelled_question_leaves_nothing_and_its_late_answer_is_ignore
 
         await answer(client, "late")
         await socket.emit("still here")
-        assert await client.recv() == '2["still here"]'
+        assert await client.receive() == ("still here",)
 
 
 @pytest.mark.parametrize("id", [0, 1, 99999, 2**64 - 1])
 async def test_answers_that_nobody_waits_for_are_ignored(id: int) -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect()
+    async with open_server() as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect()
         outcomes = Outcomes(nursery)
         outcomes.start(socket.emit_with_ack, "question")
         await settle()
 
-        await client.ack(0, "first")
-        await client.ack(id, "second")
-        await client.ack(0, "third")
+        await client.send_raw('430["first"]', f'43{id}["second"]', '430["third"]')
         await settle()
 
         assert outcomes.found == ["first"]
@@ -174,34 +172,34 @@ async def test_answers_that_nobody_waits_for_are_ignored(id: int) -> None:
 
 
 async def test_an_answer_without_an_id_is_ignored() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
-        await client.send_raw("3[]")
+        await client.send_raw("43[]")
         await settle()
 
         assert socket.connected
 
 
 async def test_a_client_cannot_answer_for_another_one() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        asked, other = await served.connect_many(2)
+    async with open_server() as server, trio.open_nursery() as nursery:
+        asked, other = await server.connect_many(2)
         outcomes = Outcomes(nursery)
         outcomes.start(asked.socket.emit_with_ack, "question")
         await settle()
 
-        await other.client.ack(0, "forged")
+        await other.client.send_raw('430["forged"]')
         await settle()
         assert outcomes.found == []
 
-        await asked.client.ack(0, "genuine")
+        await answer(asked.client, "genuine")
         await settle()
         assert outcomes.found == ["genuine"]
 
 
 async def test_the_timeout_of_an_operator_raises_ack_timeout() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         begun = trio.current_time()
 
         with pytest.raises(AckTimeout) as caught:
@@ -216,8 +214,8 @@ async def test_the_timeout_of_an_operator_raises_ack_timeout() -> None:
 
 
 async def test_an_answer_in_time_beats_the_timeout() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect()
+    async with open_server() as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect()
         outcomes = Outcomes(nursery)
         outcomes.start(socket.timeout(5).emit_with_ack, "question")
 
@@ -229,8 +227,8 @@ async def test_an_answer_in_time_beats_the_timeout() -> None:
 
 
 async def test_a_cancellation_from_outside_is_not_a_timeout() -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
 
         with trio.move_on_after(1) as scope:
             await socket.timeout(5).emit_with_ack("question")
@@ -242,10 +240,10 @@ async def test_a_cancellation_from_outside_is_not_a_timeout() -> None:
 
 
 async def test_all_answer_and_their_answers_come_in_the_order_of_arrival() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        pairs = await served.connect_many(3)
+    async with open_server() as server, trio.open_nursery() as nursery:
+        pairs = await server.connect_many(3)
         outcomes = Outcomes(nursery)
-        outcomes.start(served.io.timeout(5).emit_with_ack, "question")
+        outcomes.start(server.io.timeout(5).emit_with_ack, "question")
 
         for number in (2, 0, 1):
             await answer(pairs[number].client, *[number] * number)
@@ -256,10 +254,10 @@ async def test_all_answer_and_their_answers_come_in_the_order_of_arrival() -> No
 
 
 async def test_one_silent_client_makes_a_timeout_with_the_answers_of_the_others() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        pairs = await served.connect_many(3)
+    async with open_server() as server, trio.open_nursery() as nursery:
+        pairs = await server.connect_many(3)
         outcomes = Outcomes(nursery)
-        outcomes.start(served.io.timeout(5).emit_with_ack, "question")
+        outcomes.start(server.io.timeout(5).emit_with_ack, "question")
 
         await answer(pairs[0].client, "a")
         await answer(pairs[2].client, b"c")
@@ -272,16 +270,15 @@ async def test_one_silent_client_makes_a_timeout_with_the_answers_of_the_others(
 
 
 async def test_answers_that_arrive_in_the_last_moment_are_among_the_responses() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        pairs = await served.connect_many(5)
+    async with open_server() as server, trio.open_nursery() as nursery:
+        pairs = await server.connect_many(5)
         outcomes = Outcomes(nursery)
-        outcomes.start(served.io.timeout(5).emit_with_ack, "question")
-        questions = [await pair.client.recv_event() for pair in pairs]
+        outcomes.start(server.io.timeout(5).emit_with_ack, "question")
+        questions = [await pair.client.receive() for pair in pairs]
 
         await trio.sleep(5 - 1e-9)
-        for pair, (id, _) in zip(pairs[:4], questions, strict=False):
-            assert id is not None
-            nursery.start_soon(pair.client.ack, id, "answer")
+        for question in questions[:4]:
+            nursery.start_soon(question.ack, "answer")
         await trio.sleep(1)
 
         [error] = outcomes.found
@@ -289,10 +286,10 @@ async def test_answers_that_arrive_in_the_last_moment_are_among_the_responses() 
 
 
 async def test_a_client_that_leaves_is_not_waited_for() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        pairs = await served.connect_many(3)
+    async with open_server() as server, trio.open_nursery() as nursery:
+        pairs = await server.connect_many(3)
         outcomes = Outcomes(nursery)
-        outcomes.start(served.io.emit_with_ack, "question")
+        outcomes.start(server.io.emit_with_ack, "question")
         await answer(pairs[0].client, "a")
         await answer(pairs[1].client, "b")
         begun = trio.current_time()
@@ -305,20 +302,20 @@ async def test_a_client_that_leaves_is_not_waited_for() -> None:
 
 
 async def test_a_question_to_nobody_is_answered_at_once() -> None:
-    async with serving() as served:
-        await served.connect()
+    async with open_server() as server:
+        await server.connect()
         begun = trio.current_time()
 
-        assert await served.io.to("nobody's room").emit_with_ack("question") == []
-        assert await served.io.to("nobody's room").timeout(5).emit_with_ack("question") == []
-        assert await served.io.of("/empty").emit_with_ack("question") == []
+        assert await server.io.to("nobody's room").emit_with_ack("question") == []
+        assert await server.io.to("nobody's room").timeout(5).emit_with_ack("question") == []
+        assert await server.io.of("/empty").emit_with_ack("question") == []
 
         assert trio.current_time() == begun
 
 
 async def test_only_those_who_are_meant_are_asked_each_once() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        pairs = await served.connect_many(3)
+    async with open_server() as server, trio.open_nursery() as nursery:
+        pairs = await server.connect_many(3)
         await pairs[0].socket.join(["a", "b"])
         await pairs[1].socket.join("b")
         outcomes = Outcomes(nursery)
@@ -328,15 +325,15 @@ async def test_only_those_who_are_meant_are_asked_each_once() -> None:
         await settle()
 
         assert outcomes.found == [["me"]]
-        assert [await received(pair.client) for pair in pairs] == [[], [], []]
+        assert [await pair.client.receive_all() for pair in pairs] == [[], [], []]
 
 
 async def test_a_cancelled_broadcast_question_leaves_nothing() -> None:
-    async with serving() as served:
-        pairs = await served.connect_many(3)
+    async with open_server() as server:
+        pairs = await server.connect_many(3)
 
         with trio.move_on_after(5):
-            await served.io.emit_with_ack("question")
+            await server.io.emit_with_ack("question")
 
         assert pending(*[pair.socket for pair in pairs]) == 0
         for pair in pairs:
@@ -346,12 +343,13 @@ async def test_a_cancelled_broadcast_question_leaves_nothing() -> None:
 
 
 async def test_a_client_whose_outbox_is_full_counts_as_one_that_has_left() -> None:
-    async with serving(max_outbox_packets=3) as served, trio.open_nursery() as nursery:
-        reading, stuck = await served.connect(), await served.connect(transport="polling")
+    async with open_server(max_outbox_packets=3) as server, trio.open_nursery() as nursery:
+        reading, stuck = await server.connect(), await server.connect(transport="polling")
+        await stop_polling(*stuck)
         for _ in range(3):
             stuck.socket.emit_nowait("x")
         outcomes = Outcomes(nursery)
-        outcomes.start(served.io.emit_with_ack, "question")
+        outcomes.start(server.io.emit_with_ack, "question")
 
         await answer(reading.client, "me")
         await settle()
@@ -369,11 +367,11 @@ async def stream(replies: AsyncIterator[Any], found: list[Any]) -> None:
 
 
 async def test_the_answers_can_be_had_each_as_it_arrives() -> None:
-    async with serving() as served:
-        pairs = await served.connect_many(3)
+    async with open_server() as server:
+        pairs = await server.connect_many(3)
         found: list[Any] = []
 
-        async with served.io.timeout(5).acks("question") as replies, trio.open_nursery() as nursery:
+        async with server.io.timeout(5).acks("question") as replies, trio.open_nursery() as nursery:
             nursery.start_soon(stream, replies, found)
             for number, pair in enumerate(pairs):
                 await answer(pair.client, number)
@@ -385,10 +383,10 @@ async def test_the_answers_can_be_had_each_as_it_arrives() -> None:
 
 
 async def test_a_stream_may_be_left_early() -> None:
-    async with serving() as served:
-        pairs = await served.connect_many(3)
+    async with open_server() as server:
+        pairs = await server.connect_many(3)
 
-        async with served.io.acks("question") as replies:
+        async with server.io.acks("question") as replies:
             await answer(pairs[1].client, "first")
             async for reply in replies:
                 assert reply == "first"
@@ -401,11 +399,11 @@ async def test_a_stream_may_be_left_early() -> None:
 
 
 async def test_a_stream_ends_when_the_rest_has_left() -> None:
-    async with serving() as served:
-        pairs = await served.connect_many(2)
+    async with open_server() as server:
+        pairs = await server.connect_many(2)
         found: list[Any] = []
 
-        async with served.io.acks("question") as replies, trio.open_nursery() as nursery:
+        async with server.io.acks("question") as replies, trio.open_nursery() as nursery:
             nursery.start_soon(stream, replies, found)
             await answer(pairs[0].client, "a")
             await pairs[1].socket.disconnect()
@@ -415,12 +413,12 @@ async def test_a_stream_ends_when_the_rest_has_left() -> None:
 
 
 async def test_a_stream_raises_at_its_timeout_what_it_has_got() -> None:
-    async with serving() as served:
-        pairs = await served.connect_many(3)
+    async with open_server() as server:
+        pairs = await server.connect_many(3)
         found: list[Any] = []
 
         async def ask() -> None:
-            async with served.io.timeout(5).acks("question") as replies:
+            async with server.io.timeout(5).acks("question") as replies:
                 await answer(pairs[0].client, "a")
                 await stream(replies, found)
 
@@ -433,12 +431,12 @@ async def test_a_stream_raises_at_its_timeout_what_it_has_got() -> None:
 
 
 async def test_a_slow_reader_of_a_stream_loses_no_answer_that_came_in_time() -> None:
-    async with serving() as served:
-        pairs = await served.connect_many(3)
+    async with open_server() as server:
+        pairs = await server.connect_many(3)
         found: list[Any] = []
 
         async def ask() -> None:
-            async with served.io.timeout(5).acks("question") as replies:
+            async with server.io.timeout(5).acks("question") as replies:
                 await answer(pairs[0].client, "a")
                 await answer(pairs[1].client, "b")
                 async for reply in replies:
@@ -453,21 +451,21 @@ async def test_a_slow_reader_of_a_stream_loses_no_answer_that_came_in_time() -> 
 
 
 async def test_a_stream_of_nobodys_answers_is_empty() -> None:
-    async with serving() as served:
+    async with open_server() as server:
         found: list[Any] = []
 
-        async with served.io.acks("question") as replies:
+        async with server.io.acks("question") as replies:
             await stream(replies, found)
 
         assert found == ["end"]
 
 
 async def test_an_error_inside_the_stream_leaves_nothing() -> None:
-    async with serving() as served:
-        pair: Pair = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
 
         with pytest.raises(KeyError):
-            async with served.io.acks("question"):
+            async with server.io.acks("question"):
                 raise KeyError
 
-        assert pending(pair.socket) == 0
+        assert pending(socket) == 0

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from trio_socketio import EncodeError, Server, SocketDisconnected
+from trio_socketio import ConnectionRefused, EncodeError, Server, SocketDisconnected
 
 from ..wire_client import settle
-from .support import received, serving, warnings
+from .support import dismissed, open_server, stop_polling, unanswered, warnings
 
 if TYPE_CHECKING:
     from trio_socketio import Socket
 
-    from .support import Served
+    from .support import OpenServer
 
 Calls = list[tuple[Any, ...]]
 
@@ -34,49 +34,45 @@ async def wait_a_moment(*args: Any) -> None:
 
 
 async def test_every_event_is_told_with_its_name_and_arguments_whoever_else_listens() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         calls: Calls = []
         socket.on_any(recorder(calls))
         socket.on("known", lambda *args: None)
 
         await client.emit("known", 1, b"\x01")
         await client.emit("unknown")
-        await client.emit(7, {"a": [b"\x02"]}, id=3)
-        await settle()
+        assert await unanswered(client, 7, {"a": [b"\x02"]})
 
         assert calls == [("known", 1, b"\x01"), ("unknown",), (7, {"a": [b"\x02"]})]
 
 
 async def test_acknowledgements_are_not_told() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect()
+    async with open_server() as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect()
         calls: Calls = []
         socket.on_any(recorder(calls))
         nursery.start_soon(socket.emit_with_ack, "question")
-        id, _ = await client.recv_event()
 
-        await client.ack(id or 0, "answer")
+        await (await client.receive()).ack("answer")
         await settle()
 
         assert calls == []
 
 
 async def test_what_a_catch_all_listener_returns_is_no_acknowledgement() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         socket.on_any(lambda *args: "not this")
         socket.on("ask", lambda: "this")
 
-        await client.emit("ask", id=1)
-        await client.emit("unknown", id=2)
-
-        assert await received(client) == ['31["this"]']
+        assert await client.emit_with_ack("ask") == "this"
+        assert await unanswered(client, "unknown")
 
 
 async def test_the_last_one_prepended_is_the_first_one_called() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         order: list[int] = []
         for number, add in enumerate((socket.on_any, socket.prepend_any, socket.on_any, socket.prepend_any)):
             add(lambda name, number=number: order.append(number))
@@ -98,8 +94,8 @@ both_directions = pytest.mark.parametrize("direction", ["incoming", "outgoing"])
 
 @both_directions
 async def test_off_removes_the_first_registration_of_a_function_or_all(direction: str) -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
         on, prepend, off, listeners = listening(socket, direction)
 
         def one(name: Any) -> None: ...
@@ -117,8 +113,8 @@ async def test_off_removes_the_first_registration_of_a_function_or_all(direction
 
 
 async def test_they_are_registered_as_decorators_too() -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
 
         @socket.on_any
         @socket.on_any_outgoing
@@ -138,8 +134,8 @@ async def test_they_are_registered_as_decorators_too() -> None:
 
 @both_directions
 async def test_a_listener_gets_as_many_arguments_as_it_takes(direction: str) -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         calls: Calls = []
         on = listening(socket, direction)[0]
         on(lambda: calls.append(()))
@@ -155,8 +151,8 @@ async def test_a_listener_gets_as_many_arguments_as_it_takes(direction: str) -> 
 @both_directions
 @pytest.mark.parametrize("fn", [3, lambda name, first: None, lambda name, *, key: None])
 async def test_what_cannot_be_called_with_a_name_alone_is_refused_at_registration(direction: str, fn: Any) -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
         on, prepend, _, listeners = listening(socket, direction)
 
         for register in (on, prepend):
@@ -167,8 +163,8 @@ async def test_what_cannot_be_called_with_a_name_alone_is_refused_at_registratio
 
 
 async def test_catch_all_listeners_come_before_middlewares_and_see_what_the_client_sent() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         steps: list[Any] = []
 
         @socket.use
@@ -186,9 +182,9 @@ async def test_catch_all_listeners_come_before_middlewares_and_see_what_the_clie
 
 
 async def test_an_event_that_a_middleware_refuses_was_told_all_the_same() -> None:
-    async with serving() as served:
-        served.io.on_error(lambda error: None)
-        client, socket = await served.connect()
+    async with open_server() as server:
+        server.io.on_error(lambda error: None)
+        client, socket = await server.connect()
         calls: Calls = []
         socket.on_any(recorder(calls))
 
@@ -209,8 +205,8 @@ async def test_a_catch_all_listener_starts_before_the_handler_and_events_keep_th
     catch_all_is_async: bool, concurrent: int, checked: bool
 ) -> None:
     count = 20
-    async with serving(max_concurrent_events=concurrent) as served:
-        client, socket = await served.connect()
+    async with open_server(max_concurrent_events=concurrent) as server:
+        client, socket = await server.connect()
         started: list[str] = []
 
         async def watch(name: Any) -> None:
@@ -227,7 +223,7 @@ async def test_a_catch_all_listener_starts_before_the_handler_and_events_keep_th
         for number in range(count):
             socket.on(number, partial(handle, number))
 
-        await client.send_raw(*[f"2[{number}]" for number in range(count)])
+        await client.send_raw(*[f"42[{number}]" for number in range(count)])
         await trio.sleep(count * 2)
 
         assert [step for step in started if step.startswith("any")] == [f"any {n}" for n in range(count)]
@@ -237,8 +233,8 @@ async def test_a_catch_all_listener_starts_before_the_handler_and_events_keep_th
 
 
 async def test_with_one_event_at_a_time_the_handler_waits_until_an_async_catch_all_is_over() -> None:
-    async with serving(max_concurrent_events=1) as served:
-        client, socket = await served.connect()
+    async with open_server(max_concurrent_events=1) as server:
+        client, socket = await server.connect()
         steps: list[str] = []
 
         @socket.on_any
@@ -267,8 +263,8 @@ async def test_a_connection_handler_that_has_waited_can_still_hear_every_event()
         await trio.sleep(1)
         socket.on("first", lambda *args: calls.append(("handler", "first")))
 
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
         await client.emit("first", 1)
         await client.emit("second")
 
@@ -280,10 +276,10 @@ async def test_a_connection_handler_that_has_waited_can_still_hear_every_event()
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_failing_catch_all_listener_is_reported_and_the_event_goes_on(asynchronous: bool) -> None:
-    async with serving() as served:
+    async with open_server() as server:
         told: list[Any] = []
-        served.io.on_error(lambda error, socket, event: told.append((str(error), socket, event)))
-        client, socket = await served.connect()
+        server.io.on_error(lambda error, socket, event: told.append((str(error), socket, event)))
+        client, socket = await server.connect()
 
         async def fail(name: Any) -> None:
             raise ValueError("no")
@@ -296,17 +292,15 @@ async def test_a_failing_catch_all_listener_is_reported_and_the_event_goes_on(as
         socket.on_any(recorder(calls))
         socket.on("ask", lambda: "answer")
 
-        await client.emit("ask", id=1)
-
-        assert await received(client) == ['31["answer"]']
+        assert await client.emit_with_ack("ask") == "answer"
         assert calls == [("ask",)]
         assert told == [("no", socket, "ask")]
 
 
 async def test_a_catch_all_listener_that_costs_the_socket_its_life_is_the_last_to_be_called() -> None:
-    async with serving(handler_errors="disconnect") as served:
-        client, socket = await served.connect()
-        served.io.on_error(lambda error: None)
+    async with open_server(handler_errors="disconnect") as server:
+        client, socket = await server.connect()
+        server.io.on_error(lambda error: None)
         calls: Calls = []
 
         def fail(name: Any) -> None:
@@ -321,12 +315,12 @@ async def test_a_catch_all_listener_that_costs_the_socket_its_life_is_the_last_t
         await socket.ended.wait()
 
         assert calls == []
-        assert await received(client) == ["1"]
+        assert await dismissed(client)
 
 
 async def test_a_listener_added_or_removed_by_another_counts_from_the_next_event_on() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         calls: Calls = []
 
         def late(name: Any) -> None:
@@ -338,15 +332,15 @@ async def test_a_listener_added_or_removed_by_another_counts_from_the_next_event
             socket.off_any(early)
 
         socket.on_any(early)
-        await client.send_raw('2["one"]', '2["two"]')
+        await client.send_raw('42["one"]', '42["two"]')
         await settle()
 
         assert calls == [("early", "one"), ("late", "two")]
 
 
 async def test_calls_of_catch_all_listeners_wait_in_the_queue_like_others_and_are_counted_once() -> None:
-    async with serving(max_queued_events=4, max_concurrent_events=1) as served:
-        client, socket = await served.connect()
+    async with open_server(max_queued_events=4, max_concurrent_events=1) as server:
+        client, socket = await server.connect()
         gate = trio.Event()
         gate.set()
 
@@ -354,14 +348,14 @@ async def test_calls_of_catch_all_listeners_wait_in_the_queue_like_others_and_ar
         async def watch(name: Any) -> None:
             await gate.wait()
 
-        await client.send_raw(*['2["event"]'] * 20)
+        await client.send_raw(*['42["event"]'] * 20)
         await settle()
         assert socket.statistics().queued_events == 0
         gate = trio.Event()
-        await client.send_raw(*['2["event"]'] * 3)
+        await client.send_raw(*['42["event"]'] * 3)
         await settle()
         assert not socket.conn.paused  # all three wait for their handlers, the first behind its catch-all listener
-        await client.send_raw('2["event"]')
+        await client.emit("event")
         await settle()
         assert socket.conn.paused
 
@@ -371,8 +365,8 @@ async def test_calls_of_catch_all_listeners_wait_in_the_queue_like_others_and_ar
 
 
 async def test_async_catch_all_listeners_end_with_their_socket_and_count_as_its_tasks() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         ends: list[str] = []
 
         @socket.on_any
@@ -394,7 +388,7 @@ async def test_async_catch_all_listeners_end_with_their_socket_and_count_as_its_
 # Outgoing
 
 
-async def emit_in_every_way(served: Served, socket: Socket) -> list[Any]:
+async def emit_in_every_way(server: OpenServer, socket: Socket) -> list[Any]:
     """The names of what was emitted, in order."""
     await socket.join("room")
     await socket.emit("emit")
@@ -407,11 +401,11 @@ async def emit_in_every_way(served: Served, socket: Socket) -> list[Any]:
         await socket.emit_with_ack("ask")
     with trio.move_on_after(0.1):
         await socket.volatile.emit_with_ack("ask volatile")
-    await served.io.emit("all")
-    await served.io.to("room").emit("room")
-    await served.io.volatile.emit("all volatile")
+    await server.io.emit("all")
+    await server.io.to("room").emit("room")
+    await server.io.volatile.emit("all volatile")
     with trio.move_on_after(0.1):
-        await served.io.to("room").emit_with_ack("ask room")
+        await server.io.to("room").emit_with_ack("ask room")
     return [
         *("emit", "emit_nowait", "compress", "compress_nowait", "volatile", "volatile_nowait", "ask", "ask volatile"),
         *("all", "room", "all volatile", "ask room"),
@@ -420,36 +414,38 @@ async def emit_in_every_way(served: Served, socket: Socket) -> list[Any]:
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
 async def test_every_way_to_emit_is_told_once_in_order_also_what_is_dropped(transport: str) -> None:
-    async with serving() as served:
-        _, socket = await served.connect(transport=transport)
+    async with open_server() as server:
+        client, socket = await server.connect(transport=transport)
+        if transport == "polling":
+            await stop_polling(client, socket)
         calls: Calls = []
         socket.on_any_outgoing(recorder(calls))
 
-        names = await emit_in_every_way(served, socket)
+        names = await emit_in_every_way(server, socket)
 
         assert calls == [(name,) for name in names]
 
 
 async def test_the_very_objects_are_told_without_the_id_of_an_acknowledgement() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         data, nested = b"\x01", {"deep": [bytearray(b"\x02")]}
         calls: Calls = []
         socket.on_any_outgoing(recorder(calls))
 
         await socket.emit("one", data, nested)
-        await served.io.emit("all", data, nested)
+        await server.io.emit("all", data, nested)
         with trio.move_on_after(0.1):
-            await served.io.emit_with_ack("ask", data, nested)
+            await server.io.emit_with_ack("ask", data, nested)
 
         assert [call[0] for call in calls] == ["one", "all", "ask"]
         assert all(call[1] is data and call[2] is nested for call in calls)
-        assert (await client.recv_event())[1] == ["one", b"\x01", {"deep": [b"\x02"]}]
+        assert await client.receive() == ("one", b"\x01", {"deep": [b"\x02"]})
 
 
 async def test_only_the_recipients_that_listen_are_told_of_a_broadcast() -> None:
-    async with serving() as served:
-        pairs = await served.connect_many(4)
+    async with open_server() as server:
+        pairs = await server.connect_many(4)
         calls: Calls = []
         for number in (0, 1, 3):
             pairs[number].socket.on_any_outgoing(lambda *args, number=number: calls.append((number, *args)))
@@ -459,25 +455,24 @@ async def test_only_the_recipients_that_listen_are_told_of_a_broadcast() -> None
         await pairs[0].socket.to("room").emit("event", 1)
 
         assert calls == [(1, "event", 1)]
-        assert [await received(pair.client) for pair in pairs] == [[], ['2["event",1]'], ['2["event",1]'], []]
+        assert [await pair.client.receive_all() for pair in pairs] == [[], [("event", 1)], [("event", 1)], []]
 
 
 async def test_acknowledgements_to_the_client_are_not_told() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         calls: Calls = []
         socket.on_any_outgoing(recorder(calls))
         socket.on("ask", lambda: "answer")
 
-        await client.emit("ask", id=1)
-
-        assert await received(client) == ['31["answer"]']
+        assert await client.emit_with_ack("ask") == "answer"
         assert calls == []
 
 
 async def test_what_was_never_sent_is_not_told() -> None:
-    async with serving(max_outbox_packets=4) as served:
-        _, socket = await served.connect(transport="polling")
+    async with open_server(max_outbox_packets=4) as server:
+        client, socket = await server.connect(transport="polling")
+        await stop_polling(client, socket)
         calls: Calls = []
         socket.on_any_outgoing(recorder(calls))
 
@@ -496,13 +491,13 @@ async def test_what_was_never_sent_is_not_told() -> None:
             with pytest.raises(SocketDisconnected):
                 await emit("late")
         await socket.volatile.emit("late")
-        await served.io.emit("late")
+        await server.io.emit("late")
         assert calls == [(0,), (1,), (2,), (3,)]
 
 
 async def test_a_recipient_that_a_listener_has_cut_off_is_neither_told_nor_sent_the_event() -> None:
-    async with serving() as served:
-        pairs = await served.connect_many(2)
+    async with open_server() as server:
+        pairs = await server.connect_many(2)
         told: list[str] = []
 
         def cut_the_other(this: Socket, other: Socket) -> None:
@@ -513,7 +508,7 @@ async def test_a_recipient_that_a_listener_has_cut_off_is_neither_told_nor_sent_
         for this, other in (sockets, reversed(sockets)):
             this.on_any_outgoing(partial(cut_the_other, this, other))
 
-        await served.io.emit("event")
+        await server.io.emit("event")
         await settle()
 
         assert len(told) == 1
@@ -521,8 +516,8 @@ async def test_a_recipient_that_a_listener_has_cut_off_is_neither_told_nor_sent_
 
 
 async def test_an_async_listener_for_outgoing_events_is_refused_at_registration() -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
 
         for register in (socket.on_any_outgoing, socket.prepend_any_outgoing):
             with pytest.raises(TypeError, match="plain function"):
@@ -533,10 +528,10 @@ async def test_an_async_listener_for_outgoing_events_is_refused_at_registration(
 
 @pytest.mark.parametrize("broadcast", [False, True])
 async def test_a_failing_listener_for_outgoing_events_is_reported_and_everybody_gets_the_event(broadcast: bool) -> None:
-    async with serving() as served:
+    async with open_server() as server:
         told: list[Any] = []
-        served.io.on_error(lambda error, socket, event: told.append((str(error), socket, event)))
-        pairs = await served.connect_many(3)
+        server.io.on_error(lambda error, socket, event: told.append((str(error), socket, event)))
+        pairs = await server.connect_many(3)
         calls: Calls = []
 
         def fail(*args: Any) -> None:
@@ -546,12 +541,12 @@ async def test_a_failing_listener_for_outgoing_events_is_reported_and_everybody_
         pairs[1].socket.on_any_outgoing(recorder(calls))
 
         if broadcast:
-            await served.io.emit("event")
+            await server.io.emit("event")
         else:
             for pair in pairs:
                 await pair.socket.emit("event")
 
-        assert [await received(pair.client) for pair in pairs] == [['2["event"]']] * 3
+        assert [await pair.client.receive_all() for pair in pairs] == [[("event",)]] * 3
         assert told == [("no", pairs[1].socket, "event")]
         assert calls == [("event",)]
 
@@ -559,24 +554,30 @@ async def test_a_failing_listener_for_outgoing_events_is_reported_and_everybody_
 async def test_a_listener_for_outgoing_events_that_costs_its_socket_its_life_costs_nobody_else_the_broadcast(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with serving(handler_errors="disconnect") as served:
-        pairs = await served.connect_many(3)
+    async with open_server(handler_errors="disconnect") as server:
+        server.io.of("/other")
+        pairs = await server.connect_many(3)
+        await pairs[1].client.of("/other")  # so its session stays
 
         def fail(*args: Any) -> None:
             raise ValueError("no")
 
         pairs[1].socket.on_any_outgoing(fail)
-        await served.io.emit("event")
+        await server.io.emit("event")
         with pytest.raises(SocketDisconnected):
             await pairs[1].socket.emit("event")
 
-        assert [await received(pair.client) for pair in pairs] == [['2["event"]'], ["1"], ['2["event"]']]
+        assert await dismissed(pairs[1].client)
+        assert pairs[1].client.wire[-1].data == "41"
+        assert [await pair.client.receive_all() for pair in pairs] == [[("event",)], [], [("event",)]]
         assert len(warnings(caplog)) == 1
 
 
 async def test_the_emit_whose_listener_costs_the_socket_its_life_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    async with serving(handler_errors="disconnect") as served:
-        client, socket = await served.connect()
+    async with open_server(handler_errors="disconnect") as server:
+        server.io.of("/other")
+        client, socket = await server.connect()
+        await client.of("/other")  # so the session stays
 
         def fail(*args: Any) -> None:
             raise ValueError("no")
@@ -585,15 +586,16 @@ async def test_the_emit_whose_listener_costs_the_socket_its_life_says_so(caplog:
         with pytest.raises(SocketDisconnected):
             socket.emit_nowait("event")
 
-        assert await received(client) == ["1"]  # and nothing after it
+        assert await dismissed(client)
+        assert client.wire[-1].data == "41"
         assert len(warnings(caplog)) == 1
 
 
 async def test_a_listener_that_returns_a_coroutine_is_an_error_and_not_a_silent_loss() -> None:
-    async with serving() as served:
+    async with open_server() as server:
         told: list[Exception] = []
-        served.io.on_error(lambda error: told.append(error))
-        _, socket = await served.connect()
+        server.io.on_error(lambda error: told.append(error))
+        _, socket = await server.connect()
         socket.on_any_outgoing(lambda *args: wait_a_moment())
 
         await socket.emit("event")
@@ -613,13 +615,12 @@ async def test_the_namespace_forgets_who_listens_no_more(end: str) -> None:
 
         io.on_error(lambda error: None)
 
-    async with serving(io) as served:
+    async with open_server(io) as server:
         if end == "refused":
-            client = await served.net.open_socketio()
-            await client.send_raw("0")
-            await settle()
+            with pytest.raises(ConnectionRefused):
+                await server.client()
         else:
-            _, socket = await served.connect()
+            _, socket = await server.connect()
             socket.on_any_outgoing(print)
             assert io.sockets.tapped == {socket.id}
             if end == "removed":
@@ -642,21 +643,22 @@ async def test_a_listener_that_a_middleware_registered_is_told_from_the_first_ev
         await socket.emit("hello")
         await io.emit("everybody")
 
-    async with serving(io) as served:
-        await served.connect()
+    async with open_server(io) as server:
+        await server.connect()
         await settle()
 
         assert calls == [("hello",), ("everybody",)]
 
 
 async def test_with_connection_state_recovery_events_are_told_without_their_offsets() -> None:
-    async with serving(connection_state_recovery=True) as served:
-        _, socket = await served.connect(transport="polling")
+    async with open_server(connection_state_recovery=True) as server:
+        client, socket = await server.connect(transport="polling")
+        await stop_polling(client, socket)
         calls: Calls = []
         data = b"\x01"
         socket.on_any_outgoing(recorder(calls))
 
-        names = await emit_in_every_way(served, socket)
+        names = await emit_in_every_way(server, socket)
         await socket.emit("data", data)
 
         assert calls == [*[(name,) for name in names], ("data", data)]
@@ -671,19 +673,18 @@ async def test_what_is_replayed_to_a_client_that_has_come_back_is_not_told_again
     def connected(socket: Socket) -> None:
         socket.on_any_outgoing(lambda *args: told.append((socket.recovered, *args)))
 
-    async with serving(io) as served:
-        client = await served.net.open_socketio()
-        pid = (await client.join("/"))["pid"]
+    async with open_server(io) as server:
+        client = await server.client()
         await io.emit("seen")
+        assert (await client.receive()).name == "seen"
         await client.drop()
         await settle()
-        await io.emit("missed")
+        for name in ("missed", "missed too"):
+            await io.emit(name)
 
-        client = await served.net.open_socketio()
-        await client.send_raw(f'0{{"pid":"{pid}"}}')
-        replayed = [(await client.recv_event())[1][0] for _ in range(2)]
-        await settle()
+        await client.reconnect()
+        replayed = [event.name for event in await client.receive_all()]
         await io.emit("again")
 
-        assert replayed == ["seen", "missed"]
+        assert replayed == ["missed", "missed too"]
         assert told == [(False, "seen"), (True, "again")]

@@ -9,10 +9,9 @@ import pytest
 import trio
 
 from trio_socketio import ReservedEventError, Server, event
-from trio_socketio.testing import open_client
 
 from ..wire_client import settle
-from .support import received, serving
+from .support import dismissed, open_server, unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,13 +71,12 @@ class Chat:
 async def test_the_methods_of_an_object_handle_the_life_and_the_events_of_sockets() -> None:
     io = Server()
     chat = io.of("/chat").add_handlers(Chat("hello"))
-    async with serving(io) as served:
-        client, socket = await served.connect("/chat")
-        assert await received(client) == ['2/chat,["greeting","hello"]']
+    async with open_server(io) as server:
+        client, socket = await server.connect("/chat")
+        assert await client.receive_all() == [("greeting", "hello")]
 
-        await client.emit("say", "hi", id=1)
-        await client.emit("count", 1, 2, 3, id=2)
-        assert await received(client) == ['3/chat,1["<hi>"]', "3/chat,2[3]"]
+        assert await client.emit_with_ack("say", "hi") == "<hi>"
+        assert await client.emit_with_ack("count", 1, 2, 3) == 3
 
         await socket.disconnect()
         reason = "server namespace disconnect"
@@ -93,8 +91,8 @@ async def test_the_methods_of_an_object_handle_the_life_and_the_events_of_socket
 async def test_all_sockets_share_the_object() -> None:
     io = Server()
     chat = io.add_handlers(Chat())
-    async with serving(io) as served:
-        pairs = await served.connect_many(3)
+    async with open_server(io) as server:
+        pairs = await server.connect_many(3)
         for client, _ in pairs:
             await client.emit("say", "hi")
         await settle()
@@ -108,21 +106,21 @@ async def test_all_sockets_share_the_object() -> None:
 async def test_events_whose_names_are_no_identifiers_are_named_by_a_decorator(name: str | int) -> None:
     io = Server()
     io.add_handlers(Chat())
-    async with open_client(io) as client:
+    async with open_server(io) as server:
+        client = await server.client()
+
         assert await client.emit_with_ack(name, "x") == "message x"
 
 
 async def test_a_method_with_a_named_event_has_no_other_name() -> None:
     io = Server()
     io.add_handlers(Chat())
-    async with serving(io) as served:
-        client, _ = await served.connect()
-        await received(client)
+    async with open_server(io) as server:
+        client = await server.client()
+        await client.receive_all()
 
-        await client.emit("hidden", id=1)
-        await client.emit("renamed", id=2)
-
-        assert await received(client) == ['32["renamed"]']
+        assert await unanswered(client, "hidden")
+        assert await client.emit_with_ack("renamed") == "renamed"
 
 
 @pytest.mark.parametrize(
@@ -149,13 +147,11 @@ async def test_a_method_with_a_named_event_has_no_other_name() -> None:
 async def test_clients_reach_nothing_by_the_name_of_an_attribute(name: str) -> None:
     io = Server(handler_errors="raise")
     chat = io.add_handlers(Chat())
-    async with serving(io) as served:
-        client, _ = await served.connect()
-        await received(client)
+    async with open_server(io) as server:
+        client = await server.client()
+        await client.receive_all()
 
-        await client.emit(name, "x", id=1)
-
-        assert await received(client) == []
+        assert await unanswered(client, name, "x")
         assert [call[0] for call in chat.calls] == ["connect"]
 
 
@@ -163,12 +159,12 @@ async def test_clients_reach_nothing_by_the_name_of_an_attribute(name: str) -> N
 async def test_clients_cannot_call_the_handlers_of_a_sockets_life(name: str) -> None:
     io = Server()
     chat = io.add_handlers(Chat())
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
         calls = len(chat.calls)
 
         assert socket.take_listeners(name) == ()  # what other parsers might let through
-        await client.send_raw(f'2["{name}","x"]')  # what ours refuses, with the end of the session
+        await client.send_raw(f'42["{name}","x"]')  # what ours refuses, with the end of the session
         await socket.wait_ended()
 
         assert [(call[0], call[2]) for call in chat.calls[calls:]] == [
@@ -186,10 +182,10 @@ async def test_a_connect_method_that_fails_disconnects_the_socket() -> None:
     told: list[Exception] = []
     io.on_error(lambda error: told.append(error))
     io.add_handlers(Strict())
-    async with serving(io) as served:
-        client = await served.net.connect_socketio()
+    async with open_server(io) as server:
+        client = await server.client()
 
-        assert await received(client) == ["1"]
+        assert await dismissed(client)
         assert [str(error) for error in told] == ["not you"]
 
 
@@ -203,14 +199,11 @@ async def test_methods_are_inherited_and_overridden_with_the_names_of_their_even
 
     io = Server()
     io.add_handlers(Polite())
-    async with serving(io) as served:
-        client, _ = await served.connect()
-        await received(client)
+    async with open_server(io) as server:
+        client = await server.client()
 
-        await client.emit("say", "x", id=1)
-        await client.emit("chat message", "y", id=2)
-
-        assert await received(client) == ['31["please <x>"]', '32["polite y"]']
+        assert await client.emit_with_ack("say", "x") == "please <x>"
+        assert await client.emit_with_ack("chat message", "y") == "polite y"
 
 
 async def test_static_and_class_methods_handle_too() -> None:
@@ -225,13 +218,11 @@ async def test_static_and_class_methods_handle_too() -> None:
 
     io = Server()
     io.add_handlers(Tools())
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
-        await client.emit("double", 2, id=1)
-        await client.emit("who", id=2)
-
-        assert await received(client) == ["31[4]", '32["Tools"]']
+        assert await client.emit_with_ack("double", 2) == 4
+        assert await client.emit_with_ack("who") == "Tools"
 
 
 async def test_several_objects_may_handle_one_namespace_and_one_object_several() -> None:
@@ -244,29 +235,22 @@ async def test_several_objects_may_handle_one_namespace_and_one_object_several()
     io.add_handlers(Chat())
     io.add_handlers(echo)
     io.of("/other").add_handlers(echo)
-    async with serving(io) as served:
-        main, _ = await served.connect()
-        other, _ = await served.connect("/other")
-        await received(main)
+    async with open_server(io) as server:
+        main, _ = await server.connect()
+        other, _ = await server.connect("/other")
 
-        await main.emit("echo", 1, id=1)
-        await main.emit("count", id=2)
-        await other.emit("echo", 2, id=1)
-
-        assert await received(main) == ["31[1]", "32[0]"]
-        assert await received(other) == ["3/other,1[2]"]
+        assert await main.emit_with_ack("echo", 1) == 1
+        assert await main.emit_with_ack("count") == 0
+        assert await other.emit_with_ack("echo", 2) == 2
 
 
 async def test_a_parent_gives_the_handlers_to_its_children() -> None:
     io = Server()
     chat = io.of(re.compile("^/room-")).add_handlers(Chat())
-    async with serving(io) as served:
-        client, socket = await served.connect("/room-1")
-        await received(client)
+    async with open_server(io) as server:
+        client, socket = await server.connect("/room-1")
 
-        await client.emit("count", id=1)
-
-        assert await received(client) == ["3/room-1,1[0]"]
+        assert await client.emit_with_ack("count") == 0
         assert chat.calls == [("connect", socket)]
 
 
@@ -355,12 +339,10 @@ async def test_of_an_object_that_is_refused_nothing_is_registered() -> None:
     io = Server()
     with pytest.raises(TypeError, match="zealous"):
         io.add_handlers(Half())
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
-        await client.emit("good", id=1)
-
-        assert await received(client) == []
+        assert await unanswered(client, "good")
 
 
 def test_the_object_and_the_decorated_function_come_back_as_they_are() -> None:

@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from trio_socketio import AckTimeout, LocalProtocolError, RemoteSocket, Socket
+from trio_socketio import AckTimeout, LocalProtocolError, RemoteSocket, Server, Socket
 from trio_socketio.abc import ClusterAdapter, HeartbeatBus, MemoryBus, MemoryCluster
+from trio_socketio.testing import open_client
 
 from ..wire_client import settle
-from .support import MANY_TASKS, Served, received, serving
+from .support import open_servers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Sequence
 
     from trio_socketio.abc import Directory
-
-NAMES = ("one", "two", "three")
-
-
-@asynccontextmanager
-async def servers(cluster: MemoryCluster, *names: str, **options: Any) -> AsyncIterator[list[Served]]:
-    """Servers of a cluster, by these names."""
-    async with AsyncExitStack() as stack:
-        started = []
-        for name in names:
-            started.append(await stack.enter_async_context(serving(adapter=cluster.adapter(name), **options)))
-        yield started
-        for served in started:
-            await served.net.end(MANY_TASKS)  # each counts the tasks of all when it ends
-            figures = adapter_of(served).statistics()
-            assert (figures.requests, figures.collecting) == (0, 0)
+    from trio_socketio.testing import MemoryClient
 
 
-def adapter_of(served: Served) -> ClusterAdapter:
-    assert isinstance(served.io.adapter, ClusterAdapter)
-    return served.io.adapter
+def adapter_of(io: Server) -> ClusterAdapter:
+    assert isinstance(io.adapter, ClusterAdapter)
+    return io.adapter
+
+
+def only_socket(io: Server) -> Socket:
+    (socket,) = io.sockets.sockets.values()
+    return socket
 
 
 # Server-side emits
@@ -46,103 +38,100 @@ def adapter_of(served: Served) -> ClusterAdapter:
 
 async def test_all_other_servers_get_an_emit_and_the_sender_does_not() -> None:
     got: list[Any] = []
-    async with servers(MemoryCluster(), *NAMES) as (one, two, three):
-        for name, served in zip(NAMES, (one, two, three), strict=True):
-            served.io.on("news", lambda *args, name=name: got.append((name, args)))
+    async with open_servers(3) as cluster:
+        for number, io in enumerate(cluster):
+            io.on("news", lambda *args, number=number: got.append((number, args)))
 
-        await one.io.server_side_emit("news", 1, b"\x02")
+        await cluster[0].server_side_emit("news", 1, b"\x02")
         await settle()
 
-        assert sorted(got) == [("three", (1, b"\x02")), ("two", (1, b"\x02"))]
+        assert sorted(got) == [(1, (1, b"\x02")), (2, (1, b"\x02"))]
 
 
 async def test_all_others_answer_and_the_answers_come_as_they_arrive() -> None:
-    cluster = MemoryCluster(delay=lambda sender, receiver: {"two": 1.0, "three": 3.0}.get(sender, 0.0))
-    async with servers(cluster, *NAMES) as (one, two, three):
-        two.io.on("question", lambda value: ["two", value])
+    async with open_servers(3) as cluster:
+        cluster.bus.delay = lambda sender, receiver: {"s1": 1.0, "s2": 3.0}.get(sender, 0.0)
+        one, two, three = cluster
+        two.on("question", lambda value: ["two", value])
 
-        @three.io.on("question")
+        @three.on("question")
         async def answer(value: int) -> list[Any]:
             await trio.sleep(0.5)
             return ["three", value]
 
         begun, arrived = trio.current_time(), []
-        async with one.io.server_side_acks("question", 7) as replies:
+        async with one.server_side_acks("question", 7) as replies:
             async for reply in replies:
                 arrived.append((reply, trio.current_time() - begun))
 
         assert arrived == [(["two", 7], 1.0), (["three", 7], 3.5)]
-        assert await one.io.timeout(4).server_side_emit_with_ack("question", 8) == [["two", 8], ["three", 8]]
+        assert await one.timeout(4).server_side_emit_with_ack("question", 8) == [["two", 8], ["three", 8]]
 
 
 async def test_one_that_is_silent_is_named_and_what_the_others_said_is_kept() -> None:
-    async with servers(MemoryCluster(), *NAMES) as (one, two, _):
-        two.io.on("question", lambda: "here")
+    async with open_servers(3) as cluster:
+        cluster[1].on("question", lambda: "here")
         begun = trio.current_time()
 
         with pytest.raises(AckTimeout) as caught:
-            await one.io.server_side_emit_with_ack("question")
+            await cluster[0].server_side_emit_with_ack("question")
 
         assert trio.current_time() - begun == 5
         assert caught.value.responses == ["here"]
-        assert (caught.value.servers, caught.value.missing) == (("three",), 1)
-        assert "silent: three" in str(caught.value)
+        assert (caught.value.servers, caught.value.missing) == (("s2",), 1)
+        assert "silent: s2" in str(caught.value)
 
 
 async def test_one_that_leaves_meanwhile_is_not_waited_for() -> None:
-    cluster = MemoryCluster()
-    async with servers(cluster, "one", "two") as (one, two):
-        two.io.on("question", lambda: "here")
-        async with trio.open_nursery() as nursery, serving(adapter=cluster.adapter("three")) as three:
+    async with open_servers(2) as cluster, trio.open_nursery() as nursery:
+        leaving = Server(adapter=cluster.bus.adapter("leaving"))
+        leaving.on("question", trio.sleep_forever)
 
-            @three.io.on("question")
-            async def never() -> None:
-                await trio.sleep_forever()
-
-            async def leave() -> None:
+        async def leave(*, task_status: trio.TaskStatus[None]) -> None:
+            async with leaving.running():
+                task_status.started()
                 await trio.sleep(2)
-                await three.io.close()
-                await three.io.sockets.stop()
 
-            nursery.start_soon(leave)
-            begun = trio.current_time()
-            assert await one.io.server_side_emit_with_ack("question") == ["here"]
-            assert trio.current_time() - begun == 2
-            await three.net.end(MANY_TASKS)
+        await nursery.start(leave)
+        one, two = cluster
+        two.on("question", lambda: "here")
+        begun = trio.current_time()
+        assert await one.server_side_emit_with_ack("question") == ["here"]
+        assert trio.current_time() - begun == 2
 
 
 async def test_with_nobody_else_there_the_answer_is_empty_and_immediate() -> None:
-    async with servers(MemoryCluster(), "one") as (one,):
+    async with open_servers(1) as (io,):
         begun = trio.current_time()
-        assert await one.io.server_side_emit_with_ack("question") == []
-        assert await one.io.local.server_side_emit_with_ack("question") == []
+        assert await io.server_side_emit_with_ack("question") == []
+        assert await io.local.server_side_emit_with_ack("question") == []
         assert trio.current_time() == begun
 
 
 async def test_servers_are_in_no_rooms() -> None:
-    async with servers(MemoryCluster(), "one", "two") as (one, _):
+    async with open_servers(2) as (io, _):
         with pytest.raises(LocalProtocolError, match="not in rooms"):
-            await one.io.to("room").server_side_emit("news")
+            await io.to("room").server_side_emit("news")
 
 
 async def test_a_caller_that_is_cancelled_leaves_nothing_behind() -> None:
-    async with servers(MemoryCluster(), *NAMES) as (one, _, _):
+    async with open_servers(3) as (io, _, _):
         for operation in (
-            lambda: one.io.server_side_emit_with_ack("question"),
-            lambda: one.io.fetch_sockets(),
-            lambda: one.io.emit_with_ack("question"),
+            lambda: io.server_side_emit_with_ack("question"),
+            lambda: io.fetch_sockets(),
+            lambda: io.emit_with_ack("question"),
         ):
             with trio.move_on_after(0.001):
                 await operation()
-            assert adapter_of(one).statistics().requests == 0
+            assert adapter_of(io).statistics().requests == 0
 
 
 async def test_the_life_of_a_namespace_is_not_told_by_other_servers(caplog: pytest.LogCaptureFixture) -> None:
-    async with servers(MemoryCluster(), "one", "two") as (one, two):
+    async with open_servers(2) as (one, two):
         called: list[Any] = []
-        two.io.on("connection", called.append)
+        two.on("connection", called.append)
 
-        await one.io.adapter.server_side_emit(["connection", 1])
+        await one.adapter.server_side_emit(["connection", 1])
         await settle()
 
         assert called == []
@@ -153,9 +142,9 @@ async def test_handlers_of_other_servers_events_start_in_their_order_and_their_f
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     started: list[int] = []
-    async with servers(MemoryCluster(), "one", "two") as (one, two):
+    async with open_servers(2) as (one, two):
 
-        @two.io.on("count")
+        @two.on("count")
         async def count(number: int) -> int:
             started.append(number)
             await trio.lowlevel.checkpoint()
@@ -164,8 +153,8 @@ async def test_handlers_of_other_servers_events_start_in_their_order_and_their_f
             return number
 
         for number in range(10):
-            await one.io.server_side_emit("count", number)
-        assert await one.io.server_side_emit_with_ack("count", 10) == [10]
+            await one.server_side_emit("count", number)
+        assert await one.server_side_emit_with_ack("count", 10) == [10]
 
         assert started == list(range(11))
     assert "a handler of 'count', emitted by another server" in caplog.text
@@ -175,90 +164,93 @@ async def test_handlers_of_other_servers_events_start_in_their_order_and_their_f
 
 
 async def test_sockets_elsewhere_are_fetched_and_the_silent_server_is_named() -> None:
-    cluster = MemoryCluster()
-    async with servers(cluster, *NAMES) as (one, two, three):
-        near, far = await one.connect(), await two.connect()
-        await three.connect()
-        cluster.partition(["one", "two"], ["three"])
+    async with (
+        open_servers(3) as cluster,
+        open_client(cluster[0]) as near,
+        open_client(cluster[1]) as far,
+        open_client(cluster[2]),
+    ):
+        io = cluster[0]
+        cluster.partition([0, 1], [2])
         begun = trio.current_time()
 
         with pytest.raises(AckTimeout) as caught:
-            await one.io.timeout(2).fetch_sockets()
+            await io.timeout(2).fetch_sockets()
 
         assert trio.current_time() - begun == 2
-        assert caught.value.servers == ("three",)
-        assert {socket.id for socket in caught.value.responses} == {near.socket.id, far.socket.id}
+        assert caught.value.servers == ("s2",)
+        assert {socket.id for socket in caught.value.responses} == {near.id, far.id}
         assert {type(socket) for socket in caught.value.responses} == {Socket, RemoteSocket}
         cluster.heal()
-        assert len(await one.io.fetch_sockets()) == 3
-        assert await one.io.local.fetch_sockets() == [near.socket]
+        assert len(await io.fetch_sockets()) == 3
+        assert await io.local.fetch_sockets() == [only_socket(io)]
 
 
 async def test_acknowledgements_of_clients_of_all_servers_and_of_those_that_are_silent() -> None:
-    cluster = MemoryCluster()
-    async with servers(cluster, *NAMES) as (one, two, three):
-        pairs = [await served.connect() for served in (one, two, three)]
+    async def answer_all(clients: Sequence[MemoryClient]) -> None:
+        for number, client in enumerate(clients):
+            await (await client.receive()).ack(number)
 
-        async def answer_all(count: int) -> None:
-            for number, pair in enumerate(pairs[:count]):
-                id, _ = await pair.client.recv_event()
-                await pair.client.ack(id or 0, number)
+    async with open_servers(3) as cluster, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(open_client(io)) for io in cluster]
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer_all, 3)
-            assert sorted(await one.io.timeout(5).emit_with_ack("question")) == [0, 1, 2]
+            nursery.start_soon(answer_all, clients)
+            assert sorted(await cluster[0].timeout(5).emit_with_ack("question")) == [0, 1, 2]
 
-        cluster.partition(["one", "two"], ["three"])
+        cluster.partition([0, 1], [2])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer_all, 1)
+            nursery.start_soon(answer_all, clients[:1])
             with pytest.raises(AckTimeout) as caught:
-                await one.io.timeout(3).emit_with_ack("question")
+                await cluster[0].timeout(3).emit_with_ack("question")
         assert caught.value.responses == [0]
-        assert caught.value.servers == ("three",)
+        assert caught.value.servers == ("s2",)
         assert caught.value.missing == 2
         await trio.sleep(3)
 
 
 async def test_a_join_that_waits_returns_when_every_server_has_applied_it() -> None:
-    cluster = MemoryCluster(delay=1.0)
-    async with servers(cluster, *NAMES) as (one, two, three):
-        pairs = [await served.connect() for served in (two, three)]
+    async with open_servers(3) as cluster, open_client(cluster[1]), open_client(cluster[2]):
+        cluster.bus.delay = 1.0
+        io, *others = cluster
+        sockets = [only_socket(other) for other in others]
         begun = trio.current_time()
 
-        await one.io.sockets_join("room", wait=True)
+        await io.sockets_join("room", wait=True)
 
         assert trio.current_time() - begun == 2
-        assert all("room" in pair.socket.rooms for pair in pairs)
-        await one.io.in_("room").sockets_leave("room", wait=True)
-        assert not any("room" in pair.socket.rooms for pair in pairs)
-        cluster.partition(["one"], ["two", "three"])
+        assert all("room" in socket.rooms for socket in sockets)
+        await io.in_("room").sockets_leave("room", wait=True)
+        assert not any("room" in socket.rooms for socket in sockets)
+        cluster.partition([0], [1, 2])
         with pytest.raises(AckTimeout) as caught:
-            await one.io.timeout(3).sockets_join("room", wait=True)
-        assert caught.value.servers == ("three", "two")
+            await io.timeout(3).sockets_join("room", wait=True)
+        assert caught.value.servers == ("s1", "s2")
 
 
 async def test_what_is_said_before_a_disconnect_arrives_before_it_everywhere() -> None:
-    async with servers(MemoryCluster(), "one", "two") as (one, two):
-        near, far = await one.connect(), await two.connect()
+    async with open_servers(2) as cluster, open_client(cluster[0]) as near, open_client(cluster[1]) as far:
+        sockets = [only_socket(io) for io in cluster]
 
-        await one.io.emit("bye")
-        await one.io.disconnect_sockets()
+        await cluster[0].emit("bye")
+        await cluster[0].disconnect_sockets()
         await settle()
 
-        for pair in (near, far):
-            assert await received(pair.client) == ['2["bye"]', "1"]
-            assert pair.socket.ended.is_set()
+        for client in (near, far):
+            assert await client.receive_all() == [("bye",)]
+            assert await client.wait_disconnected() == "io server disconnect"
+        assert all(socket.ended.is_set() for socket in sockets)
 
 
 async def test_a_cancelled_operation_has_reached_nobody() -> None:
-    async with servers(MemoryCluster(), "one", "two") as (one, two):
-        pairs = [await one.connect(), await two.connect()]
+    async with open_servers(2) as cluster, open_client(cluster[0]) as near, open_client(cluster[1]) as far:
+        io = cluster[0]
         operations = (
-            lambda: one.io.emit("x"),
-            lambda: one.io.sockets_join("room"),
-            lambda: one.io.disconnect_sockets(),
-            lambda: one.io.emit_with_ack("x"),
-            lambda: one.io.server_side_emit("x"),
+            lambda: io.emit("x"),
+            lambda: io.sockets_join("room"),
+            lambda: io.disconnect_sockets(),
+            lambda: io.emit_with_ack("x"),
+            lambda: io.server_side_emit("x"),
         )
         for operation in operations:
             with trio.CancelScope() as scope:
@@ -266,45 +258,44 @@ async def test_a_cancelled_operation_has_reached_nobody() -> None:
                 await operation()
             await settle()
             assert scope.cancelled_caught
-        for pair in pairs:
-            assert await received(pair.client) == []
-            assert pair.socket.rooms == {pair.socket.id}
+        for server, client in zip(cluster, (near, far), strict=True):
+            assert await client.receive_all() == []
+            assert only_socket(server).rooms == {client.id}
+            assert client.connected
 
 
 async def test_data_that_cannot_be_encoded_is_not_told_and_nobody_waits_for_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with servers(MemoryCluster(), "one", "two") as (one, two):
-        far = await two.connect()
-        far.socket.data["secret"] = object()
+    async with open_servers(2) as (one, two), open_client(two) as far:
+        only_socket(two).data["secret"] = object()
 
-        (remote,) = await one.io.fetch_sockets()
+        (remote,) = await one.fetch_sockets()
 
-        assert (remote.id, remote.data) == (far.socket.id, {})
+        assert (remote.id, remote.data) == (far.id, {})
     assert "is not told to other servers" in caplog.text
 
 
 async def test_bytes_on_the_bus_that_are_no_message_are_dropped_with_a_line_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    cluster = MemoryCluster()
-    async with servers(cluster, "one", "two") as (one, two):
-        for garbage in (b"", b"\xff\xfe", b'{"type":99}', b"[" * 100_000, b'{"type":3,"uid":"one","nsp":"/","data":7}'):
-            cluster.members("/")["two"].take("one", garbage)
+    async with open_servers(2) as cluster:
+        one, two = cluster
+        for garbage in (b"", b"\xff\xfe", b'{"type":99}', b"[" * 100_000, b'{"type":3,"uid":"s0","nsp":"/","data":7}'):
+            cluster.bus.members("/")["s1"].take("s0", garbage)
         await settle()
 
         assert adapter_of(two).statistics().dropped == 5
         assert caplog.text.count("was dropped") == 5
-        two.io.on("question", lambda: "alive")
-        assert await one.io.server_side_emit_with_ack("question") == ["alive"]
+        two.on("question", lambda: "alive")
+        assert await one.server_side_emit_with_ack("question") == ["alive"]
 
 
 async def test_two_servers_of_one_name_are_refused() -> None:
-    cluster = MemoryCluster()
-    async with servers(cluster, "one"):
-        with pytest.raises(RuntimeError, match="a server 'one' in this cluster already"):
-            async with serving(adapter=cluster.adapter("one")):
-                pass
+    async with open_servers(1) as cluster:
+        with pytest.raises(RuntimeError, match="a server 's0' in this cluster already"):
+            async with Server(adapter=cluster.bus.adapter("s0")).running():
+                raise AssertionError("it is not running")
 
 
 # Membership by heartbeats
@@ -319,36 +310,31 @@ def with_heartbeats(cluster: MemoryCluster, name: str) -> Any:
 
 
 async def test_with_heartbeats_a_server_that_falls_silent_is_gone_after_the_timeout() -> None:
-    cluster = MemoryCluster()
-    async with (
-        serving(adapter=with_heartbeats(cluster, "one")) as one,
-        serving(adapter=with_heartbeats(cluster, "two")) as two,
-    ):
-        two.io.on("question", lambda: "here")
-        assert await one.io.adapter.server_count() == 2
-        assert await one.io.server_side_emit_with_ack("question") == ["here"]
+    bus = MemoryCluster()
+    async with open_servers(2, adapter=partial(with_heartbeats, bus)) as (one, two):
+        two.on("question", lambda: "here")
+        assert await one.adapter.server_count() == 2
+        assert await one.server_side_emit_with_ack("question") == ["here"]
 
-        cluster.partition(["one"], ["two"])
+        bus.partition(["s0"], ["s1"])
         begun = trio.current_time()
-        assert await one.io.timeout(60).server_side_emit_with_ack("question") == []
+        assert await one.timeout(60).server_side_emit_with_ack("question") == []
         assert 5 <= trio.current_time() - begun <= 15
-        assert await one.io.adapter.server_count() == 1
+        assert await one.adapter.server_count() == 1
 
-        cluster.heal()
+        bus.heal()
         await trio.sleep(6)
-        assert await one.io.adapter.server_count() == 2
-        await one.net.end(MANY_TASKS)
+        assert await one.adapter.server_count() == 2
 
 
 async def test_with_heartbeats_a_server_that_says_goodbye_is_gone_at_once() -> None:
-    cluster = MemoryCluster()
-    async with serving(adapter=with_heartbeats(cluster, "one")) as one:
-        async with serving(adapter=with_heartbeats(cluster, "two")):
+    make = partial(with_heartbeats, MemoryCluster())
+    async with open_servers(1, adapter=make) as (io,):
+        async with Server(adapter=make("leaving")).running():
             await settle()
-            assert await one.io.adapter.server_count() == 2
-            await one.net.end(MANY_TASKS)
+            assert await io.adapter.server_count() == 2
         await settle()
-        assert await one.io.adapter.server_count() == 1
+        assert await io.adapter.server_count() == 1
 
 
 @pytest.mark.parametrize(("interval", "timeout"), [(0, 1), (5, 5), (-1, 1)])

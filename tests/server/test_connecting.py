@@ -1,4 +1,7 @@
-"""Connecting to namespaces, and clients that break the protocol (Socket.IO protocol, "connection to a namespace")."""
+"""Connecting to namespaces, and clients that break the protocol (Socket.IO protocol, "connection to a namespace").
+
+Whatever is about packets, or about sessions that are in no namespace, speaks for itself (`serving`).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from trio_socketio import Server, ServerStatistics
+from trio_socketio import ConnectionRefused, Server, ServerStatistics, SocketDisconnected
 
-from ..wire_client import ConnectError, SessionLost, settle
-from .support import TRANSPORTS, at_least, received, serving, warnings
+from ..wire_client import ConnectError, settle
+from .support import TRANSPORTS, at_least, open_server, received, serving, warnings
 
 if TYPE_CHECKING:
     from trio_socketio import Namespace, Socket
@@ -27,8 +30,8 @@ async def test_connect_is_answered_with_the_id_of_the_socket_and_nothing_else(tr
 
 
 async def test_the_id_of_a_socket_is_not_the_secret_one_of_its_session() -> None:
-    async with serving() as served:
-        first, second = await served.connect_many(2)
+    async with open_server() as server:
+        first, second = await server.connect_many(2)
 
         assert len({first.socket.id, second.socket.id, first.socket.conn.id, second.socket.conn.id}) == 4
         assert len(first.socket.id) >= 20
@@ -46,17 +49,16 @@ async def test_auth_is_the_payload_of_connect(packet: str, auth: dict[str, Any])
 
 
 async def test_the_handshake_is_that_of_the_session_and_auth_that_of_the_namespace() -> None:
-    async with serving(cors="*") as served:
-        served.io.of("/admin")
-        client = await served.net.connect_socketio(auth={"a": 1}, query="&room=7", headers={"origin": "http://x.org"})
-        admin = (await client.join("/admin", {"b": 2}))["sid"]
-        main = served.socket_of(client).handshake
-        other = served.io.of("/admin").sockets[admin].handshake
+    async with open_server(cors="*") as server:
+        server.io.of("/admin")
+        client = await server.client(auth={"a": 1}, query={"room": "7"}, headers={"origin": "http://x.org"})
+        admin = await client.of("/admin", {"b": 2})
+        main, other = server.socket_of(client).handshake, server.socket_of(admin).handshake
 
         assert (main.auth, other.auth) == ({"a": 1}, {"b": 2})
         assert main.query["room"] == other.query["room"] == "7"
         assert main.query["EIO"] == "4"
-        assert (main.xdomain, main.secure, main.headers["host"]) == (True, False, "example.com")
+        assert (main.xdomain, main.secure, main.headers["host"]) == (True, False, "localhost")
         assert main.url.startswith("/socket.io/?EIO=4")
 
 
@@ -100,34 +102,33 @@ def test_a_new_namespace_is_told_on_the_main_one() -> None:
 
 @pytest.mark.parametrize("name", ["/random", "/Admin", "/admin/", "/admin?x=1"])
 async def test_a_namespace_that_does_not_exist_is_refused_and_the_session_stays(name: str) -> None:
-    async with serving() as served:
-        served.io.of("/admin")
-        client = await served.net.open_socketio()
+    async with open_server() as server:
+        server.io.of("/admin")
+        client = await server.client()
 
-        with pytest.raises(ConnectError) as caught:
-            await client.join(name)
+        with pytest.raises(ConnectionRefused) as caught:
+            await client.of(name)
 
-        assert caught.value.data == {"message": "Invalid namespace"}
-        assert "sid" in await client.join("/admin")
+        assert (caught.value.message, caught.value.data) == ("Invalid namespace", None)
+        assert (await client.of("/admin")).session_id == client.session_id
 
 
 async def test_a_session_is_in_several_namespaces_each_with_a_socket_of_its_own() -> None:
-    async with serving() as served:
+    async with open_server() as server:
         names = ("/", "/a", "/b")
         sockets: list[Socket] = []
         for name in names:
-            served.io.of(name).on("connection", sockets.append)
-        client = await served.net.open_socketio()
-
-        sids = [(await client.join(name))["sid"] for name in names]
+            server.io.of(name).on("connection", sockets.append)
+        main = await server.client()
+        clients = [main, await main.of("/a"), await main.of("/b")]
         await settle()
 
-        assert [socket.id for socket in sockets] == sids
-        assert len(set(sids)) == 3
+        assert [socket.id for socket in sockets] == [client.id for client in clients]
+        assert len({client.id for client in clients}) == 3
         assert {socket.conn for socket in sockets} == {sockets[0].conn}
-        await client.emit("x", namespace="/a")
+        await clients[1].emit("x")
         await sockets[2].emit("for b")
-        assert await client.recv() == '2/b,["for b"]'
+        assert [await client.receive_all() for client in clients] == [[], [], [("for b",)]]
 
 
 async def test_namespaces_may_be_joined_in_one_body_and_are_answered_each() -> None:
@@ -142,8 +143,8 @@ async def test_namespaces_may_be_joined_in_one_body_and_are_answered_each() -> N
 
 
 async def test_a_socket_is_invisible_until_it_is_connected() -> None:
-    async with serving() as served:
-        io = served.io
+    async with open_server() as server:
+        io = server.io
         seen: list[tuple[bool, bool, int, int]] = []
 
         def look(socket: Socket) -> None:
@@ -153,7 +154,7 @@ async def test_a_socket_is_invisible_until_it_is_connected() -> None:
 
         io.use(look)
         io.on("connection", look)
-        await served.connect()
+        await server.connect()
         await settle()
 
         assert seen == [(False, False, 1, 0), (True, True, 0, 1)]
@@ -200,8 +201,8 @@ async def test_connection_handlers_start_in_the_order_of_their_registration() ->
     for number in range(6):
         register(number)
 
-    async with serving(io) as served:
-        await served.connect()
+    async with open_server(io) as server:
+        await server.connect()
         await settle()
 
         assert started == list(range(6))
@@ -326,20 +327,20 @@ async def test_a_middleware_that_lets_in_a_client_whose_session_is_closing_lets_
 
 
 async def test_half_a_packet_is_forgotten_with_its_session() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
-        await client.send_raw('52-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]', b"1234")
+        await client.send_raw(HEADER, b"1234")
         await settle()
-        assert served.io.statistics().half_received_bytes > 4
+        assert server.io.statistics().half_received_bytes > 4
 
         await client.drop()
         await socket.ended.wait()
         await settle()
-        assert served.io.statistics() == ServerStatistics()
+        assert server.io.statistics() == ServerStatistics()
 
 
-HEADER = '52-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]'
+HEADER = '452-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]'
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -348,14 +349,15 @@ async def test_a_packet_that_is_still_half_received_at_the_second_heartbeat_ends
     sent: int, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trio_socketio")
-    async with serving(ping_interval=10.0, ping_timeout=5.0) as served:
-        client, socket = await served.connect(transport=transport)
+    async with open_server(ping_interval=10.0, ping_timeout=5.0) as server:
+        client, socket = await server.connect(transport=transport)
         ends: list[tuple[str, str]] = []
         socket.on("disconnect", lambda *why: ends.append(why))
         begun = trio.current_time()
 
         await client.send_raw(HEADER, *[b"1234"] * sent)
-        await client.lost()  # until then it answers the pings
+        assert await client.wait_disconnected() == "transport close"  # until then it answers the pings
+        await socket.ended.wait()
 
         assert 10 <= trio.current_time() - begun <= 2 * (10 + 5)
         assert ends == [("forced close", "the attachments of a packet have not come in time")]
@@ -368,7 +370,7 @@ async def test_the_second_heartbeat_of_an_old_client_is_one_that_comes_after_the
         websocket = await served.net.websocket("?EIO=3&transport=websocket")
         await settle()
         (socket,) = served.io.sockets.sockets.values()
-        await websocket.send(f"4{HEADER}")
+        await websocket.send(HEADER)
 
         for _ in range(2):
             await websocket.send("2")
@@ -381,17 +383,17 @@ async def test_the_second_heartbeat_of_an_old_client_is_one_that_comes_after_the
 
 
 async def test_heartbeats_among_the_attachments_of_packets_that_arrive_are_no_matter() -> None:
-    async with serving(ping_interval=10.0, ping_timeout=5.0) as served:
-        client, socket = await served.connect()
+    async with open_server(ping_interval=10.0, ping_timeout=5.0) as server:
+        client, socket = await server.connect()
         told: list[tuple[bytes, bytes]] = []
         socket.on("x", lambda *args: told.append(args))
 
         for _ in range(5):
             await client.send_raw(HEADER)
-            await client.recv_nothing(8)
+            await trio.sleep(8)
             await client.send_raw(b"1")
-            await client.recv_nothing(8)
-            await client.engine.send("3", "3")  # signs of life that nobody has asked for
+            await trio.sleep(8)
+            await client.send_raw("3", "3")  # signs of life that nobody has asked for
             await client.send_raw(b"2")
         await settle()
 
@@ -431,10 +433,9 @@ async def test_the_time_to_connect_is_over_when_a_middleware_takes_longer() -> N
     async def slow(socket: Socket) -> None:
         await trio.sleep(10)
 
-    async with serving(io) as served:
-        client = await served.net.open_socketio()
-        with pytest.raises(SessionLost), trio.fail_after(3.5):
-            await client.join("/")
+    async with open_server(io) as server:
+        with pytest.raises(SocketDisconnected), trio.fail_after(3.5):
+            await server.client()
 
 
 async def test_the_time_to_connect_never_begins_again() -> None:
@@ -462,14 +463,15 @@ async def test_a_namespace_can_be_joined_again_after_leaving_it() -> None:
 
 
 async def test_sockets_of_one_client_do_not_share_their_end() -> None:
-    async with serving() as served:
-        served.io.of("/a")
-        client, main = await served.connect()
-        other = served.io.of("/a").sockets[(await client.join("/a"))["sid"]]
+    async with open_server() as server:
+        server.io.of("/a")
+        client, main = await server.connect()
+        other = await client.of("/a")
+        socket = server.socket_of(other)
 
-        await client.disconnect("/a")
-        await other.ended.wait()
+        await other.disconnect()
+        await socket.ended.wait()
         await main.emit("still here")
 
-        assert await client.recv() == '2["still here"]'
+        assert await client.receive() == ("still here",)
         assert main.connected

@@ -1,4 +1,7 @@
-"""How sockets end: what their handlers see and are told, exactly once, whoever ends them and whenever."""
+"""How sockets end: what their handlers see and are told, exactly once, whoever ends them and whenever.
+
+Clients that stay without a namespace, or leave before they know that they are in one, speak for themselves (`serving`).
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from trio_socketio import Server, ServerStatistics
+from trio_socketio import Server, ServerStatistics, SocketDisconnected
 
 from ..wire_client import SessionLost, settle
-from .support import TRANSPORTS, Served, received, serving, warnings
+from .support import TRANSPORTS, dismissed, open_server, serving, stop_polling, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_socketio import Socket
+    from trio_socketio.testing import MemoryClient
 
-    from ..wire_client import SioClient
+    from .support import OpenServer
 
 
 class Ends:
@@ -44,8 +48,8 @@ def once(reason: str) -> list[tuple[str, str]]:
 
 
 async def test_disconnecting_sees_the_rooms_and_disconnect_sees_none() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         await socket.join("a")
         ends = Ends(socket)
 
@@ -55,34 +59,35 @@ async def test_disconnecting_sees_the_rooms_and_disconnect_sees_none() -> None:
         rooms = frozenset((socket.id, "a"))
         reason = "client namespace disconnect"
         assert ends.told == [("disconnecting", reason, rooms, True), ("disconnect", reason, frozenset(), False)]
-        assert socket.id not in served.io.sockets.sockets
+        assert socket.id not in server.io.sockets.sockets
 
 
-async def by_violation(served: Served, client: SioClient, socket: Socket) -> None:
-    await client.send_raw("0")
+async def by_violation(server: OpenServer, client: MemoryClient, socket: Socket) -> None:
+    await client.send_raw("40")
 
 
-async def by_closing_the_session(served: Served, client: SioClient, socket: Socket) -> None:
+async def by_closing_the_session(server: OpenServer, client: MemoryClient, socket: Socket) -> None:
     socket.conn.close()
 
 
-async def by_discarding_the_session(served: Served, client: SioClient, socket: Socket) -> None:
+async def by_discarding_the_session(server: OpenServer, client: MemoryClient, socket: Socket) -> None:
     socket.conn.close(discard=True)
 
 
-async def by_silence(served: Served, client: SioClient, socket: Socket) -> None:
+async def by_silence(server: OpenServer, client: MemoryClient, socket: Socket) -> None:
+    client.stop_reading()
     await trio.sleep(60)
 
 
-async def by_an_unknown_packet(served: Served, client: SioClient, socket: Socket) -> None:
-    await client.engine.send("x")
+async def by_an_unknown_packet(server: OpenServer, client: MemoryClient, socket: Socket) -> None:
+    await client.send_raw("x")
 
 
-async def by_a_ping(served: Served, client: SioClient, socket: Socket) -> None:
-    await client.engine.send("2")
+async def by_a_ping(server: OpenServer, client: MemoryClient, socket: Socket) -> None:
+    await client.send_raw("2")
 
 
-PATHS: dict[str, tuple[Callable[[Served, SioClient, Socket], Awaitable[Any]], str]] = {
+PATHS: dict[str, tuple[Callable[[OpenServer, MemoryClient, Socket], Awaitable[Any]], str]] = {
     "client leaves the namespace": (lambda s, client, _: client.disconnect(), "client namespace disconnect"),
     "socket.disconnect()": (lambda s, c, socket: socket.disconnect(), "server namespace disconnect"),
     "socket.disconnect(close=True)": (
@@ -105,12 +110,12 @@ async def test_every_way_to_end_is_told_exactly_once_with_its_reason(
     path: str, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     end, reason = PATHS[path]
-    async with serving() as served:
-        client, socket = await served.connect(transport=transport)
+    async with open_server() as server:
+        client, socket = await server.connect(transport=transport)
         ends = Ends(socket)
 
-        with suppress(SessionLost):  # what a client that is cut off sees is not the point here
-            await end(served, client, socket)
+        with suppress(SocketDisconnected):  # what a client that is cut off sees is not the point here
+            await end(server, client, socket)
         with trio.fail_after(60):
             await socket.ended.wait()
 
@@ -130,14 +135,16 @@ async def test_every_way_to_end_is_told_exactly_once_with_its_reason(
 async def test_the_reason_of_a_forced_close_says_whether_it_had_to_be_deferred(
     end: Callable[..., Awaitable[None]], transport: str, reason: str
 ) -> None:
-    async with serving() as served:
-        client, socket = await served.connect(transport=transport)
+    async with open_server() as server:
+        client, socket = await server.connect(transport=transport)
+        if transport == "polling":
+            await stop_polling(client, socket)
         ends = Ends(socket)
 
-        await end(served, client, socket)
+        await end(server, client, socket)
         await settle()
         if transport == "polling":
-            await client.lost()
+            client.resume_reading()
         await socket.ended.wait()
 
         assert ends.reasons == once(reason)
@@ -145,8 +152,8 @@ async def test_the_reason_of_a_forced_close_says_whether_it_had_to_be_deferred(
 
 @pytest.mark.parametrize(("transport", "reason"), [("websocket", "transport close"), ("polling", "transport error")])
 async def test_a_client_that_vanishes_is_noticed_by_its_transport(transport: str, reason: str) -> None:
-    async with serving() as served:
-        client, socket = await served.connect(transport=transport)
+    async with open_server() as server:
+        client, socket = await server.connect(transport=transport)
         ends = Ends(socket)
 
         await client.drop()
@@ -156,32 +163,33 @@ async def test_a_client_that_vanishes_is_noticed_by_its_transport(transport: str
 
 
 async def test_the_description_says_more_than_the_reason() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         ends = Ends(socket)
 
-        await client.send_raw("4{}")
+        await client.send_raw("44{}")
         await socket.ended.wait()
 
         assert ends.descriptions == ["CONNECT_ERROR from a client"]
 
 
 async def test_what_a_client_of_several_namespaces_is_told_when_one_of_them_ends() -> None:
-    async with serving() as served:
+    async with open_server() as server:
         names = ("/", "/a", "/b")
         for name in names:
-            served.io.of(name)
-        client = await served.net.open_socketio()
-        sockets = [served.io.of(name).sockets[(await client.join(name))["sid"]] for name in names]
+            server.io.of(name)
+        client = await server.client()
+        clients = [client, await client.of("/a"), await client.of("/b")]
+        sockets = [server.socket_of(client) for client in clients]
         ends = [Ends(socket) for socket in sockets]
 
         await sockets[1].disconnect()
-        assert await client.recv() == "1/a,"
+        assert await dismissed(clients[1])
         assert [socket.connected for socket in sockets] == [True, False, True]
 
         await sockets[2].disconnect(close=True)
-        assert [await client.recv(), await client.recv()] == ["1", "1/b,"]
-        await client.lost()
+        assert [await dismissed(client) for client in clients] == [True] * 3
+        assert [packet.data for packet in client.wire if packet.sender == "server"][-3:] == ["41/a,", "41", "41/b,"]
         for socket in sockets:
             await socket.ended.wait()
 
@@ -200,8 +208,8 @@ async def test_a_session_without_namespaces_stays() -> None:
 
 
 async def test_data_is_readable_until_after_the_end() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         seen: list[Any] = []
         socket.data["user"] = "ann"
         socket.on("disconnect", lambda: seen.append(socket.data["user"]))
@@ -217,8 +225,8 @@ async def test_data_is_readable_until_after_the_end() -> None:
 
 
 async def test_async_handlers_are_shielded_and_run_one_after_the_other() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         steps: list[str] = []
 
         def handler(name: str) -> Callable[[], Awaitable[None]]:
@@ -238,8 +246,8 @@ async def test_async_handlers_are_shielded_and_run_one_after_the_other() -> None
 
 
 async def test_handlers_at_the_end_are_over_at_their_deadline() -> None:
-    async with serving(disconnect_timeout=2.0) as served:
-        client, socket = await served.connect()
+    async with open_server(disconnect_timeout=2.0) as server:
+        client, socket = await server.connect()
         steps: list[str] = []
 
         async def stuck(name: str) -> None:
@@ -267,8 +275,8 @@ async def test_handlers_at_the_end_are_over_at_their_deadline() -> None:
 
 
 async def test_a_task_that_takes_its_time_to_end_does_not_take_that_of_the_handlers() -> None:
-    async with serving(disconnect_timeout=2.0) as served:
-        client, socket = await served.connect()
+    async with open_server(disconnect_timeout=2.0) as server:
+        client, socket = await server.connect()
         ends = Ends(socket)
 
         async def stubborn() -> None:
@@ -290,8 +298,8 @@ async def test_a_handler_that_fails_at_the_end_keeps_no_other_from_running() -> 
     io = Server()
     told: list[Any] = []
     io.on_error(lambda error, socket, event: told.append(event))
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
         socket.on("disconnecting", lambda: 1 / 0)
 
         async def fails() -> None:
@@ -322,8 +330,8 @@ async def test_handlers_of_events_are_cancelled_before_disconnecting_is_told() -
         socket.on("work", work)
         socket.on("disconnecting", lambda: steps.append("disconnecting"))
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
         await client.emit("work")
         await settle()
         await client.disconnect()
@@ -333,8 +341,10 @@ async def test_handlers_of_events_are_cancelled_before_disconnecting_is_told() -
 
 
 async def test_the_client_is_not_heard_and_not_reached_while_its_socket_ends() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        server.io.of("/other")
+        client, socket = await server.connect()
+        await client.of("/other")
 
         async def slow() -> None:
             await trio.sleep(1)
@@ -342,16 +352,18 @@ async def test_the_client_is_not_heard_and_not_reached_while_its_socket_ends() -
         socket.on("disconnecting", slow)
         await client.disconnect()
         await settle()
-        await served.io.emit("x")
+        said = len(client.wire)
+        await server.io.emit("x")
+        await settle()
 
-        assert await received(client) == []
-        assert served.io.statistics().ending == 1
+        assert len(client.wire) == said
+        assert server.io.statistics().ending == 1
 
 
 # disconnect(), from everywhere
 
 
-async def disconnect_in_a_handler(served: Served, client: SioClient, socket: Socket) -> list[str]:
+async def disconnect_in_a_handler(server: OpenServer, client: MemoryClient, socket: Socket) -> list[str]:
     steps: list[str] = []
 
     async def bye() -> None:
@@ -367,11 +379,13 @@ async def disconnect_in_a_handler(served: Served, client: SioClient, socket: Soc
 
 
 async def test_disconnect_in_a_handler_of_the_same_socket_returns_and_the_handler_goes_on() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        server.io.of("/other")
+        client, socket = await server.connect()
+        await client.of("/other")  # so the session stays
         ends = Ends(socket)
 
-        steps = await disconnect_in_a_handler(served, client, socket)
+        steps = await disconnect_in_a_handler(server, client, socket)
 
         assert steps[-1] == "and on"
         assert ends.reasons == once("server namespace disconnect")
@@ -380,8 +394,8 @@ async def test_disconnect_in_a_handler_of_the_same_socket_returns_and_the_handle
 @pytest.mark.parametrize("event", ["disconnecting", "disconnect"])
 @pytest.mark.parametrize("close", [False, True])
 async def test_disconnect_in_an_end_handler_of_the_same_socket_returns_at_once(event: str, close: bool) -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         ends = Ends(socket)
 
         async def again() -> None:
@@ -397,8 +411,10 @@ async def test_disconnect_in_an_end_handler_of_the_same_socket_returns_at_once(e
 
 
 async def test_disconnect_returns_when_the_handlers_are_over_however_often_it_is_called() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect()
+    async with open_server() as server, trio.open_nursery() as nursery:
+        server.io.of("/other")
+        client, socket = await server.connect()
+        await client.of("/other")  # so the session stays
         ends = Ends(socket)
         returned: list[float] = []
 
@@ -421,12 +437,13 @@ async def test_disconnect_returns_when_the_handlers_are_over_however_often_it_is
         assert returned[:4] == pytest.approx([1] * 4)
         assert returned[4] == pytest.approx(1.5)
         assert ends.reasons == once("server namespace disconnect")
-        assert await received(client) == ["1"]
+        assert await dismissed(client)
+        assert [packet.data for packet in client.wire].count("41") == 1
 
 
 async def test_a_cancelled_disconnect_takes_place_all_the_same() -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
         ends = Ends(socket)
 
         with trio.CancelScope() as scope:
@@ -439,8 +456,8 @@ async def test_a_cancelled_disconnect_takes_place_all_the_same() -> None:
 
 
 async def test_sockets_may_disconnect_each_other_at_their_ends() -> None:
-    async with serving(disconnect_timeout=2.0) as served:
-        first, second = await served.connect_many(2)
+    async with open_server(disconnect_timeout=2.0) as server:
+        first, second = await server.connect_many(2)
         ends = [Ends(first.socket), Ends(second.socket)]
 
         async def the_other() -> None:
@@ -462,15 +479,14 @@ async def test_disconnect_in_a_connection_handler_ends_what_has_just_begun() -> 
         ends.append(Ends(socket))
         await socket.disconnect()
 
-    async with serving(io) as served:
-        client = await served.net.open_socketio()
-        await client.send_raw("0")
+    io.of("/other")
+    async with open_server(io) as server:
+        client = await (await server.client("/other")).of("/")
 
-        packets = await received(client)
-
-        assert [str(packet)[:7] for packet in packets] == ['0{"sid"', "1"]
+        assert await dismissed(client)
+        assert [str(packet.data)[:7] for packet in client.wire][-2:] == ['40{"sid', "41"]
         assert ends[0].reasons == once("server namespace disconnect")
-        assert io.statistics() == ServerStatistics(sessions=1, connections=1)
+        assert io.statistics() == ServerStatistics(sessions=1, connections=1, sockets=1, rooms=1)
 
 
 async def test_disconnect_in_a_middleware_does_nothing() -> None:
@@ -480,8 +496,8 @@ async def test_disconnect_in_a_middleware_does_nothing() -> None:
     async def middleware(socket: Socket) -> None:
         await socket.disconnect()
 
-    async with serving(io) as served:
-        _, socket = await served.connect()
+    async with open_server(io) as server:
+        _, socket = await server.connect()
 
         assert socket.connected
 
@@ -502,25 +518,28 @@ async def test_a_client_may_come_back_while_its_old_socket_is_still_ending() -> 
         socket.on("disconnecting", slow)
         socket.on("ask", lambda: socket.id)
 
-    async with serving(io) as served:
-        client, old = await served.connect()
+    io.of("/other")
+    async with open_server(io) as server:
+        client, old = await server.connect()
+        other = await client.of("/other")
         await client.disconnect()
         await settle()
-        new = (await client.join("/"))["sid"]
-        await client.emit("ask", id=1)
+        await client.reconnect()
 
-        assert await client.recv() == f'31["{new}"]'
-        assert (io.statistics().sockets, io.statistics().ending) == (1, 1)
+        assert client.session_id == other.session_id
+        assert await client.emit_with_ack("ask") == client.id != old.id
+        assert (io.statistics().sockets, io.statistics().ending) == (2, 1)  # one is that of /other
 
         await old.ended.wait()
-        await client.emit("ask", id=2)
-        assert await client.recv() == f'32["{new}"]'
+        assert await client.emit_with_ack("ask") == client.id
         assert [len(each.told) for each in ends] == [2, 0]
 
 
 async def test_a_session_that_closes_while_a_socket_ends_waits_for_it() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        server.io.of("/other")
+        client, socket = await server.connect()
+        other = await client.of("/other")
         ends = Ends(socket)
 
         async def slow() -> None:
@@ -530,11 +549,11 @@ async def test_a_session_that_closes_while_a_socket_ends_waits_for_it() -> None:
         socket.on("disconnecting", slow)
         await client.disconnect()
         await settle()
-        await client.close()
+        await other.close()
         await socket.conn.ended.wait()
 
         assert [event for event, *_ in ends.told] == ["disconnecting", "slow", "disconnect"]
-        assert served.io.statistics() == ServerStatistics()
+        assert server.io.statistics() == ServerStatistics()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -574,17 +593,15 @@ async def test_a_client_that_leaves_during_a_connection_handler_is_gone(
 async def test_what_a_client_sent_before_it_knew_of_its_end_disturbs_nobody(late: str) -> None:
     io = Server()
     other = io.of("/other")
-    async with serving(io) as served:
-        client, socket = await served.connect()
-        await client.join("/other")
-        ends = Ends(next(iter(other.sockets.values())))
+    async with open_server(io) as server:
+        client, socket = await server.connect()
+        ends = Ends(server.socket_of(await client.of("/other")))
 
         await socket.disconnect()
-        await client.send_raw(late, *([b"attached"] if late.startswith("5") else []))
-        await settle()
+        await client.send_raw(f"4{late}", *([b"attached"] if late.startswith("5") else []))
 
-        assert await client.recv() == "1"
+        assert await dismissed(client)
         assert len(other.sockets) == 1
-        await client.join("/")  # and it may come back
-        assert len(served.io.sockets.sockets) == 1
+        await client.reconnect()  # and it may come back
+        assert len(server.io.sockets.sockets) == 1
         assert ends.told == []

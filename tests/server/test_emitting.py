@@ -1,4 +1,7 @@
-"""Emitting to one client: what is sent, what is refused before anything is sent, and waiting for room."""
+"""Emitting to one client: what is sent, what is refused before anything is sent, and waiting for room.
+
+Clients whose network takes not a single byte speak for themselves (`serving`): the testing kit's have buffers.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from trio_socketio import EncodeError, ReservedEventError, SocketDisconnected
 from trio_socketio._wire.packets import RESERVED_EVENTS
 
 from ..wire_client import settle
-from .support import TRANSPORTS, received, serving
+from .support import TRANSPORTS, open_server, received, resume_polling, serving, stop_polling
 
 if TYPE_CHECKING:
     from trio_socketio._engine.session import Session
@@ -32,39 +35,41 @@ if TYPE_CHECKING:
     ],
 )
 async def test_an_event_arrives_as_json(args: tuple[Any, ...], packet: str, transport: str) -> None:
-    async with serving() as served:
-        client, socket = await served.connect(transport=transport)
+    async with open_server() as server:
+        client, socket = await server.connect(transport=transport)
 
         await socket.emit("x", *args)
 
-        assert await client.recv() == packet
+        await client.receive()
+
+        assert client.wire[-1] == ("server", transport, f"4{packet}")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_bytes_arrive_as_attachments_in_their_order(transport: str) -> None:
-    async with serving() as served:
-        client, socket = await served.connect(transport=transport)
+    async with open_server() as server:
+        client, socket = await server.connect(transport=transport)
 
         await socket.emit("x", b"\x00", {"a": [bytearray(b"\x01"), memoryview(b"\x02")]}, "text")
 
-        assert await client.recv_event() == (None, ["x", b"\x00", {"a": [b"\x01", b"\x02"]}, "text"])
+        assert await client.receive() == ("x", b"\x00", {"a": [b"\x01", b"\x02"]}, "text")
 
 
 async def test_ten_attachments_are_sent_and_eleven_are_refused() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
         with pytest.raises(EncodeError, match="too many attachments: 11"):
             await socket.emit("x", *[b""] * 11)
         await socket.emit("x", *[b""] * 10)
 
-        assert len((await client.recv_event())[1]) == 11
+        assert await client.receive() == ("x", *[b""] * 10)
 
 
 @pytest.mark.parametrize("value", [Decimal(1), {1}, object(), 2**70, 1j, test_an_event_arrives_as_json])
 async def test_what_has_no_json_form_is_refused_with_nothing_queued_and_later_emits_are_fine(value: Any) -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
         with pytest.raises(EncodeError):
             await socket.emit("x", b"attachment", [value])
@@ -73,73 +78,74 @@ async def test_what_has_no_json_form_is_refused_with_nothing_queued_and_later_em
         with pytest.raises(EncodeError):
             await socket.emit_with_ack("x", value)
         with pytest.raises(EncodeError):
-            await served.io.emit("x", value)
+            await server.io.emit("x", value)
         with pytest.raises(EncodeError):
-            await served.io.emit_with_ack("x", value)
+            await server.io.emit_with_ack("x", value)
         with pytest.raises(EncodeError):
             await socket.volatile.emit("x", value)
         await socket.emit("fine")
 
-        assert await received(client) == ['2["fine"]']
+        assert await client.receive_all() == [("fine",)]
         assert socket.statistics().pending_acks == 0
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED_EVENTS))
 async def test_reserved_names_are_refused_by_everything_that_emits(name: str) -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
         for emit in (
             socket.emit,
             socket.emit_with_ack,
             socket.volatile.emit,
             socket.broadcast.emit,
-            served.io.emit,
-            served.io.emit_with_ack,
-            served.io.to("room").emit,
+            server.io.emit,
+            server.io.emit_with_ack,
+            server.io.to("room").emit,
         ):
             with pytest.raises(ReservedEventError, match=f'"{name}" is a reserved event name'):
                 await emit(name)
         with pytest.raises(ReservedEventError):
             socket.emit_nowait(name)
 
-        assert await received(client) == []
+        assert await client.receive_all() == []
 
 
 @pytest.mark.parametrize("name", [None, True, b"x", ["x"], 1.5])
 async def test_a_name_is_a_string_or_a_number(name: Any) -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
 
         with pytest.raises(TypeError, match="an event's name is a str or an int"):
             await socket.emit(name)
         with pytest.raises(TypeError, match="an event's name is a str or an int"):
-            await served.io.emit(name)
+            await server.io.emit(name)
 
 
 async def test_a_number_is_sent_as_a_number() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
         await socket.emit(7, "x")
 
-        assert await client.recv() == '27,"x"]'.replace("27,", "2[7,")
+        await client.receive()
+        assert client.wire[-1].data == '42[7,"x"]'
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_emits_arrive_in_their_order_over_all_namespaces(transport: str) -> None:
-    async with serving() as served:
-        client, main = await served.connect(transport=transport)
-        other = served.io.of("/a")
-        sid = (await client.join("/a"))["sid"]
+    async with open_server() as server:
+        namespaces = (server.io.sockets, server.io.of("/a"))
+        client, main = await server.connect(transport=transport)
+        sockets = (main, server.socket_of(await client.of("/a")))
 
         for number in range(50):
-            await (main, other.sockets[sid])[number % 2].emit("x", number)
-            await (served.io, other)[number % 2].emit("y", number)
+            await sockets[number % 2].emit("x", number)
+            await namespaces[number % 2].emit("y", number)
+        await settle()
 
-        packets = [str(packet) for packet in await received(client)]
-        assert packets == [
-            f'2{"/a," if number % 2 else ""}["{event}",{number}]' for number in range(50) for event in "xy"
+        assert [packet.data for packet in client.wire if packet.sender == "server"][-100:] == [
+            f'42{"/a," if number % 2 else ""}["{event}",{number}]' for number in range(50) for event in "xy"
         ]
 
 
@@ -147,8 +153,8 @@ async def test_emits_arrive_in_their_order_over_all_namespaces(transport: str) -
 async def test_whether_a_packet_may_be_compressed_travels_with_it(
     compress: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
         written: list[EncodedPacket] = []
 
         def write(session: Session, packet: EncodedPacket) -> bool:
@@ -159,10 +165,10 @@ async def test_whether_a_packet_may_be_compressed_travels_with_it(
 
         await socket.compress(compress).emit("x")
         socket.compress(compress).emit_nowait("x")
-        await served.io.compress(compress).emit("x")
+        await server.io.compress(compress).emit("x")
         await socket.broadcast.compress(compress).local.to(socket.id).emit("nobody")
         await socket.emit("x")
-        await served.io.emit("x")
+        await server.io.emit("x")
 
         assert [packet.compress for packet in written] == [compress] * 3 + [True] * 2
         monkeypatch.undo()
@@ -172,22 +178,23 @@ async def test_whether_a_packet_may_be_compressed_travels_with_it(
 
 
 async def test_emit_is_a_checkpoint_and_a_cancelled_one_sends_nothing() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
-        for emit in (socket.emit, socket.volatile.emit, socket.compress(False).emit, served.io.emit):
+        for emit in (socket.emit, socket.volatile.emit, socket.compress(False).emit, server.io.emit):
             with trio.testing.assert_checkpoints():
                 await emit("sent")
             with trio.CancelScope() as scope:
                 scope.cancel()
                 await emit("not sent")
             assert scope.cancelled_caught
-            assert await received(client) == ['2["sent"]']
+            assert await client.receive_all() == [("sent",)]
 
 
 async def test_emit_waits_above_the_high_water_mark_and_goes_on_when_there_is_room() -> None:
-    async with serving(max_outbox_bytes=1000) as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect(transport="polling")
+    async with open_server(max_outbox_bytes=1000) as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect(transport="polling")
+        await stop_polling(client, socket)
         sent: list[int] = []
 
         async def emit() -> None:
@@ -200,15 +207,16 @@ async def test_emit_waits_above_the_high_water_mark_and_goes_on_when_there_is_ro
         assert 4 <= len(sent) <= 7
         assert 500 <= socket.conn.buffered_bytes <= 1000
 
-        found = await received(client)
+        found = await resume_polling(client)
 
         assert len(sent) == 30
-        assert [str(packet)[:8] for packet in found] == [f'2["x",{number},'[:8] for number in range(30)]
+        assert found == [("x", number, "." * 90) for number in range(30)]
 
 
 async def test_emit_nowait_raises_when_there_is_no_room_and_queues_nothing() -> None:
-    async with serving(max_outbox_packets=5) as served:
-        client, socket = await served.connect(transport="polling")
+    async with open_server(max_outbox_packets=5) as server:
+        client, socket = await server.connect(transport="polling")
+        await stop_polling(client, socket)
         for number in range(5):
             socket.emit_nowait("x", number)
 
@@ -217,14 +225,17 @@ async def test_emit_nowait_raises_when_there_is_no_room_and_queues_nothing() -> 
         with pytest.raises(trio.WouldBlock):
             socket.compress(False).emit_nowait("x", 5)
 
-        assert await received(client) == [f'2["x",{number}]' for number in range(5)]
+        assert await resume_polling(client) == [("x", number) for number in range(5)]
         assert socket.connected
 
 
 @pytest.mark.parametrize("end", ["DISCONNECT", "disconnect()"])
 async def test_an_emit_that_waits_for_room_sends_nothing_if_its_socket_has_ended_meanwhile(end: str) -> None:
-    async with serving(max_outbox_bytes=1000) as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect(transport="polling")
+    async with open_server(max_outbox_bytes=1000) as server, trio.open_nursery() as nursery:
+        server.io.of("/other")
+        client, socket = await server.connect(transport="polling")
+        await client.of("/other")
+        await stop_polling(client, socket)
         raised: list[str] = []
         sent: list[int] = []
 
@@ -242,16 +253,18 @@ async def test_an_emit_that_waits_for_room_sends_nothing_if_its_socket_has_ended
             await client.disconnect()
         else:
             await socket.disconnect()
-        packets = await received(client)
+        client.resume_reading()
+        await settle()
 
-        assert len([packet for packet in packets if packet != "1"]) == len(sent)
+        assert len([packet for packet in client.wire if str(packet.data).startswith('42["x"')]) == len(sent)
         assert raised == ["client namespace disconnect" if end == "DISCONNECT" else "server namespace disconnect"]
 
 
 @pytest.mark.parametrize("end", ["close", "session.close", "io.close"])
 async def test_an_emit_that_waits_for_room_ends_at_once_with_its_session(end: str) -> None:
-    async with serving(max_outbox_bytes=1000) as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect(transport="polling")
+    async with open_server(max_outbox_bytes=1000) as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect(transport="polling")
+        await stop_polling(client, socket)
         raised: list[str] = []
 
         async def emit() -> None:
@@ -268,7 +281,7 @@ async def test_an_emit_that_waits_for_room_ends_at_once_with_its_session(end: st
         elif end == "session.close":
             socket.conn.close(discard=True)
         else:
-            await served.io.close()
+            await server.io.close()
         await settle()
         nursery.cancel_scope.cancel()
 
@@ -298,25 +311,26 @@ async def test_a_broadcast_that_does_not_fit_ends_that_session_alone(transport: 
 async def test_a_packet_of_our_own_that_does_not_fit_ends_the_session_cleanly(
     event: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(max_outbox_packets=3) as served:
-        other = served.io.of("/other")
+    async with open_server(max_outbox_packets=3) as server:
+        other = server.io.of("/other")
         connected: list[str] = []
         ends: list[str] = []
         other.on("connection", lambda socket: connected.append(socket.id))
-        client, socket = await served.connect(transport="polling")
+        client, socket = await server.connect(transport="polling")
+        await stop_polling(client, socket)
         socket.on("disconnect", ends.append)
         for number in range(3):
-            await served.io.emit("x", number)
+            await server.io.emit("x", number)
 
         if event == "CONNECT":
-            await client.send_raw("0/other")
+            await client.send_raw("40/other")
         else:
             await socket.disconnect()
         await settle()
 
         assert connected == []
         assert ends == ["transport error" if event == "CONNECT" else "server namespace disconnect"]
-        assert served.io.statistics().connections == 0
+        assert server.io.statistics().connections == 0
         assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -327,8 +341,8 @@ async def test_every_operation_on_an_ended_socket_raises_the_same_error_or_does_
     async def sleep() -> None:
         await trio.sleep_forever()
 
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         socket.data["name"] = "ann"
         await client.disconnect()
         await socket.ended.wait()
@@ -354,12 +368,13 @@ async def test_every_operation_on_an_ended_socket_raises_the_same_error_or_does_
         await socket.disconnect(close=False)
         await socket.broadcast.emit("x")
         assert (socket.connected, socket.rooms, socket.data) == (False, frozenset(), {"name": "ann"})
-        assert await received(client) == []
+        assert await client.receive_all() == []
 
 
 async def test_emitting_into_a_session_that_is_closing_raises_although_the_socket_has_not_ended() -> None:
-    async with serving() as served:
-        client, socket = await served.connect(transport="polling")
+    async with open_server() as server:
+        client, socket = await server.connect(transport="polling")
+        await stop_polling(client, socket)
         await socket.emit("last")
         socket.conn.close()
 
@@ -369,13 +384,13 @@ async def test_emitting_into_a_session_that_is_closing_raises_although_the_socke
         with pytest.raises(SocketDisconnected, match="forced close"):
             socket.emit_nowait("x")
 
-        assert await client.recv() == '2["last"]'
-        await client.lost()
+        assert await resume_polling(client) == [("last",)]
+        assert await client.wait_disconnected() == "transport close"
 
 
 async def test_the_error_is_a_broken_resource() -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
         await socket.disconnect()
 
         with pytest.raises(trio.BrokenResourceError, match="server namespace disconnect"):
@@ -387,19 +402,13 @@ async def test_the_error_is_a_broken_resource() -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_lone_volatile_packet_is_sent(transport: str) -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect(transport=transport)
-        found: list[Any] = []
-
-        async def poll() -> None:
-            found.append(await client.recv())
-
-        nursery.start_soon(poll)
+    async with open_server() as server:
+        client, socket = await server.connect(transport=transport)
         await settle()
+
         await socket.volatile.emit("x")
-        await settle()
 
-        assert found == ['2["x"]']
+        assert await client.receive_all() == [("x",)]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -418,43 +427,36 @@ async def test_a_lone_volatile_packet_is_sent(transport: str) -> None:
 async def test_of_volatile_packets_in_one_tick_only_those_that_leave_at_once_arrive(
     transport: str, steps: str, count: int, way: str, value: Any
 ) -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect(transport=transport)
-        target: Any = {"socket": socket, "io": served.io, "room": served.io.to(socket.id)}[way]
-        found: list[Any] = []
-
-        async def read() -> None:
-            while True:
-                found.append((await client.recv_event())[1])
+    async with open_server() as server:
+        client, socket = await server.connect(transport=transport)
+        target: Any = {"socket": socket, "io": server.io, "room": server.io.to(socket.id)}[way]
 
         def deliver(volatile: bool) -> None:
-            packet = served.io.sockets.event_packet("x", [value])
-            encoded = served.io.sockets.encode(packet)
+            packet = server.io.sockets.event_packet("x", [value])
+            encoded = server.io.sockets.encode(packet)
             if way == "socket":
                 (socket.volatile if volatile else socket.compress(True)).emit_nowait("x", value)
             else:
-                ids = served.io.adapter.sockets(target._operator().options)
-                served.io.sockets.deliver(ids, packet, encoded, volatile)
+                ids = server.io.adapter.sockets(target._operator().options)
+                server.io.sockets.deliver(ids, packet, encoded, volatile)
 
-        nursery.start_soon(read)
         await settle()
         for step in steps:  # in one tick, which an `await` between two emits would end
             deliver(step == "v")
-        await settle()
-        nursery.cancel_scope.cancel()
 
-        assert found == [["x", value]] * count
+        assert await client.receive_all() == [("x", value)] * count
 
 
 async def test_a_volatile_packet_is_dropped_without_a_pending_poll() -> None:
-    async with serving() as served:
-        client, socket = await served.connect(transport="polling")
+    async with open_server() as server:
+        client, socket = await server.connect(transport="polling")
+        await stop_polling(client, socket)
 
         await socket.volatile.emit("dropped")
-        await served.io.volatile.emit("dropped")
+        await server.io.volatile.emit("dropped")
         await socket.emit("kept")
 
-        assert await received(client) == ['2["kept"]']
+        assert await resume_polling(client) == [("kept",)]
 
 
 async def test_a_volatile_packet_is_dropped_while_a_write_is_under_way() -> None:
@@ -471,8 +473,9 @@ async def test_a_volatile_packet_is_dropped_while_a_write_is_under_way() -> None
 
 
 async def test_the_question_in_a_dropped_volatile_packet_is_not_answered_before_its_timeout() -> None:
-    async with serving() as served:
-        _, socket = await served.connect(transport="polling")
+    async with open_server() as server:
+        client, socket = await server.connect(transport="polling")
+        await stop_polling(client, socket)
 
         with trio.move_on_after(5) as scope:
             await socket.volatile.emit_with_ack("x")

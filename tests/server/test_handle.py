@@ -13,7 +13,7 @@ import trio
 from trio_socketio import EventArgumentsError, ReservedEventError, Server
 
 from ..wire_client import settle
-from .support import received, serving, warnings
+from .support import open_server, unanswered, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,51 +47,40 @@ async def test_a_handler_gets_the_socket_and_the_arguments_and_its_result_is_the
     if not asynchronous:
         io = Server()
         io.handle("repeat", plain)
-    async with serving(io) as served:
-        one, two = await served.connect_many(2)
+    async with open_server(io) as server:
+        one, two = await server.connect_many(2)
 
-        await one.client.emit("repeat", "ab", 2, id=1)
-        await two.client.emit("repeat", "c", id=2)
-
-        assert await one.client.recv() == f'31[["{one.socket.id}","abab"]]'
-        assert await two.client.recv() == f'32[["{two.socket.id}","c"]]'
+        assert await one.client.emit_with_ack("repeat", "ab", 2) == [one.socket.id, "abab"]
+        assert await two.client.emit_with_ack("repeat", "c") == [two.socket.id, "c"]
 
 
 async def test_it_is_for_sockets_of_its_namespace_only() -> None:
     io = Server()
     io.of("/a").handle("where", lambda socket: socket.namespace.name)
-    async with serving(io) as served:
-        inside, _ = await served.connect("/a")
-        outside, _ = await served.connect("/")
+    async with open_server(io) as server:
+        inside, outside = await server.client("/a"), await server.client()
 
-        await inside.emit("where", id=1)
-        await outside.emit("where", id=1)
-
-        assert await received(inside) == ['3/a,1["/a"]']
-        assert await received(outside) == []
+        assert await inside.emit_with_ack("where") == "/a"
+        assert await unanswered(outside, "where")
 
 
 async def test_one_registered_late_is_for_sockets_that_are_connected_already() -> None:
     io = Server()
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
         io.handle("late", lambda socket: "here")
 
-        await client.emit("late", id=1)
-
-        assert await client.recv() == '31["here"]'
+        assert await client.emit_with_ack("late") == "here"
 
 
 async def test_a_name_may_be_a_number() -> None:
     io = Server()
     io.handle(3, lambda socket: "number")
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
-        await client.emit("3", id=1)
-        await client.emit(3, id=2)
-
-        assert await received(client) == ['32["number"]']
+        assert await unanswered(client, "3")
+        assert await client.emit_with_ack(3) == "number"
 
 
 async def test_handlers_of_the_namespace_come_before_those_of_the_socket() -> None:
@@ -104,8 +93,8 @@ async def test_handlers_of_the_namespace_come_before_those_of_the_socket() -> No
     io.handle("x", of_namespace)
     io.handle("x", lambda socket: calls.append("namespace, plain"))
     io.on("connection", lambda socket: socket.on("x", lambda: calls.append("socket")))
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
         await client.emit("x")
         await settle()
@@ -118,12 +107,10 @@ async def test_they_share_the_acknowledgement_with_those_of_the_socket(results: 
     io = Server()
     io.handle("x", lambda socket: results[0])
     io.on("connection", lambda socket: socket.on("x", lambda: results[1]))
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
-        await client.emit("x", id=1)
-
-        assert await received(client) == [f"31[{answer}]"]
+        assert await client.emit_with_ack("x") == answer
 
 
 async def test_events_do_not_wait_for_connection_handlers() -> None:
@@ -135,16 +122,15 @@ async def test_events_do_not_wait_for_connection_handlers() -> None:
         await trio.sleep(5)
         socket.on("learned", lambda: "later")
 
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
+        begun = trio.current_time()
 
-        await client.emit("known", id=1)
-        assert await received(client) == ['31["at once"]']
+        assert await client.emit_with_ack("known") == "at once"
+        assert trio.current_time() == begun
 
-        await client.emit("learned", id=2)
-        assert await received(client) == []
-        await trio.sleep(5)
-        assert await received(client) == ['32["later"]']
+        assert await client.emit_with_ack("learned") == "later"
+        assert trio.current_time() - begun == pytest.approx(5)
 
 
 async def test_handlers_start_in_the_order_of_their_events() -> None:
@@ -157,10 +143,10 @@ async def test_handlers_start_in_the_order_of_their_events() -> None:
 
     io.handle("slow", slow)
     io.handle("plain", lambda socket, number: calls.append(number))
-    async with serving(io) as served:
-        client, _ = await served.connect(transport="polling")
+    async with open_server(io) as server:
+        client = await server.client(transport="polling")
 
-        await client.send_raw(*(f'2["{"slow" if number % 3 else "plain"}",{number}]' for number in range(40)))
+        await client.send_raw(*(f'42["{"slow" if number % 3 else "plain"}",{number}]' for number in range(40)))
         await settle()
 
         assert calls == list(range(40))
@@ -171,8 +157,8 @@ async def test_once_on_a_socket_leaves_the_handler_of_the_namespace() -> None:
     calls: list[str] = []
     io.handle("x", lambda socket: calls.append("namespace"))
     io.on("connection", lambda socket: socket.once("x", lambda: calls.append("socket")))
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
 
         await client.emit("x")
         await client.emit("x")
@@ -194,12 +180,10 @@ async def test_middlewares_of_the_socket_come_first() -> None:
         def change(event: list[Any]) -> None:
             event[1] = "changed"
 
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
-        await client.emit("x", "original", id=1)
-
-        assert await client.recv() == '31["changed"]'
+        assert await client.emit_with_ack("x", "original") == "changed"
 
 
 # Errors
@@ -213,12 +197,10 @@ async def test_a_handler_that_raises_sends_no_acknowledgement_and_is_reported() 
     async def fail(socket: Socket) -> None:
         raise ValueError("its own")
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
 
-        await client.emit("x", id=1)
-
-        assert await received(client) == []
+        assert await unanswered(client, "x")
         assert [(str(error), about, event) for error, about, event in told] == [("its own", socket, "x")]
 
 
@@ -230,12 +212,10 @@ async def test_the_client_is_told_of_by_the_number_of_its_own_arguments(
     told = told_errors(io)
     calls: list[Any] = []
     io.handle("x", lambda socket, a, b=None: calls.append(a))
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
-        await client.emit("x", *args, id=1)
-
-        assert await received(client) == []
+        assert await unanswered(client, "x", *args)
     [(error, _, _)] = told
     assert type(error) is EventArgumentsError
     assert f"with {len(args)} arguments" in str(error)
@@ -249,12 +229,10 @@ async def test_a_plain_function_that_returns_a_coroutine_is_an_error() -> None:
     io = Server()
     told = told_errors(io)
     io.handle("x", lambda socket: slow())
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
-        await client.emit("x", id=1)
-        await settle()
-
+        assert await unanswered(client, "x")
         assert [type(error) for error, _, _ in told] == [TypeError]
 
 
@@ -273,8 +251,8 @@ async def test_the_end_of_every_socket_can_be_handled() -> None:
     io.handle("disconnect", lambda *args: ends.append(("disconnect", *args)))
     io.handle("disconnect", lambda socket: ends.append(("disconnect", socket)))
     io.on("connection", lambda socket: socket.on("disconnect", lambda reason: ends.append(("own", reason))))
-    async with serving(io) as served:
-        _, socket = await served.connect()
+    async with open_server(io) as server:
+        _, socket = await server.connect()
 
         await socket.disconnect()
 
@@ -293,8 +271,8 @@ async def test_an_end_handler_that_fails_keeps_no_other_from_its_turn() -> None:
     ends: list[str] = []
     io.handle("disconnect", lambda socket: 1 / 0)
     io.handle("disconnect", lambda socket: ends.append("second"))
-    async with serving(io) as served:
-        _, socket = await served.connect()
+    async with open_server(io) as server:
+        _, socket = await server.connect()
 
         await socket.disconnect()
 
@@ -345,12 +323,10 @@ def partly(step: int, socket: Socket, value: int) -> int:
 async def test_anything_that_can_be_called_may_handle(handler: Callable[..., Any]) -> None:
     io = Server()
     assert io.handle("next", handler) is handler
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
-        await client.emit("next", 1, id=1)
-
-        assert await client.recv() == "31[2]"
+        assert await client.emit_with_ack("next", 1) == 2
 
 
 def test_as_a_decorator_it_leaves_the_function_as_it_is() -> None:
@@ -366,18 +342,18 @@ async def test_the_children_of_a_parent_have_its_handlers() -> None:
     io = Server()
     parent = io.of(re.compile("^/room-"))
     parent.handle("where", lambda socket: socket.namespace.name)
-    async with serving(io) as served:
-        one, _ = await served.connect("/room-1")
+    async with open_server(io) as server:
+        one = await server.client("/room-1")
         io.of("/room-1").handle("mine", lambda socket: "mine")
         parent.handle("late", lambda socket: "late")
-        two, _ = await served.connect("/room-2")
-        for client in (one, two):
-            await client.emit("where", id=1)
-            await client.emit("mine", id=2)
-            await client.emit("late", id=3)
+        two = await server.client("/room-2")
 
-        assert await received(one) == ['3/room-1,1["/room-1"]', '3/room-1,2["mine"]']
-        assert await received(two) == ['3/room-2,1["/room-2"]', '3/room-2,3["late"]']
+        assert await one.emit_with_ack("where") == "/room-1"
+        assert await one.emit_with_ack("mine") == "mine"
+        assert await unanswered(one, "late")
+        assert await two.emit_with_ack("where") == "/room-2"
+        assert await unanswered(two, "mine")
+        assert await two.emit_with_ack("late") == "late"
 
 
 # Cost
@@ -389,10 +365,10 @@ async def test_nothing_of_a_handler_is_kept_for_a_socket() -> None:
     def handler(socket: Socket) -> None: ...
 
     io.handle("x", handler)
-    async with serving(io) as served:
+    async with open_server(io) as server:
         gc.collect()
         before = len(gc.get_referrers(handler))
-        pairs = await served.connect_many(20)
+        pairs = await server.connect_many(20)
         for client, _ in pairs:
             await client.emit("x")
         await settle()

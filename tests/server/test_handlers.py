@@ -10,8 +10,8 @@ import trio
 
 from trio_socketio import EventArgumentsError, Server, ServerStatistics, SocketDisconnected
 
-from ..wire_client import open_app, settle
-from .support import at_least, received, serving, warnings
+from ..wire_client import settle
+from .support import at_least, dismissed, open_server, unanswered, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,14 +42,14 @@ async def failing(*args: Any) -> None:
 @pytest.mark.parametrize(
     ("result", "answer"),
     [
-        (None, "37[]"),
-        (1, "37[1]"),
-        (False, "37[false]"),
-        ([1, 2], "37[[1,2]]"),
-        ((1, 2), "37[1,2]"),
-        ((None,), "37[null]"),
-        ((), "37[]"),
-        ({"a": "é"}, '37[{"a":"é"}]'),
+        (None, "[]"),
+        (1, "[1]"),
+        (False, "[false]"),
+        ([1, 2], "[[1,2]]"),
+        ((1, 2), "[1,2]"),
+        ((None,), "[null]"),
+        ((), "[]"),
+        ({"a": "é"}, '[{"a":"é"}]'),
     ],
 )
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -58,43 +58,44 @@ async def test_what_a_handler_returns_is_the_acknowledgement(result: Any, answer
         await trio.lowlevel.checkpoint()
         return result
 
-    async with serving(handling("ask", handler if asynchronous else lambda: result)) as served:
-        client, _ = await served.connect()
+    async with open_server(handling("ask", handler if asynchronous else lambda: result)) as server:
+        client = await server.client()
 
-        await client.emit("ask", id=7)
+        await client.emit_with_ack("ask")
 
-        assert await client.recv() == answer
+        assert client.wire[-1] == ("server", "websocket", f"430{answer}")
 
 
 async def test_bytes_anywhere_in_an_answer_are_attachments() -> None:
-    async with serving(handling("ask", lambda *args: args)) as served:
-        client, _ = await served.connect()
+    async with open_server(handling("ask", lambda *args: args)) as server:
+        client = await server.client()
 
-        await client.emit("ask", b"\x01", {"deep": [b"\x02", "text"]}, id=789)
+        args = (b"\x01", {"deep": [b"\x02", "text"]})
 
-        assert (
-            await client.recv()
-            == '62-789[{"_placeholder":true,"num":0},{"deep":[{"_placeholder":true,"num":1},"text"]}]'
-        )
-        assert [await client.recv(), await client.recv()] == [b"\x01", b"\x02"]
+        assert await client.emit_with_ack("ask", *args) == args
+        assert [packet.data for packet in client.wire][-3:] == [
+            '462-0[{"_placeholder":true,"num":0},{"deep":[{"_placeholder":true,"num":1},"text"]}]',
+            b"\x01",
+            b"\x02",
+        ]
 
 
 async def test_an_event_without_an_id_is_not_acknowledged() -> None:
-    async with serving(handling("ask", lambda: 1)) as served:
-        client, _ = await served.connect()
+    async with open_server(handling("ask", lambda: 1)) as server:
+        client = await server.client()
 
+        said = len(client.wire)
         await client.emit("ask")
+        await settle()
 
-        assert await received(client) == []
+        assert [packet.sender for packet in client.wire][said:] == ["client"]
 
 
 async def test_an_event_nobody_listens_to_is_not_acknowledged_and_not_kept() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
-        await client.emit("ask", id=1)
-
-        assert await received(client) == []
+        assert await unanswered(client, "ask")
         assert socket.statistics().queued_events == 0
 
 
@@ -107,12 +108,10 @@ async def test_of_several_handlers_the_first_result_that_is_not_none_is_the_answ
         for result in results:
             socket.on("ask", lambda result=result: result)
 
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
-        await client.emit("ask", id=7)
-
-        assert await received(client) == ["37[1]"]
+        assert await client.emit_with_ack("ask") == 1
 
 
 async def test_several_handlers_that_return_none_acknowledge_once_when_the_last_is_over() -> None:
@@ -126,28 +125,28 @@ async def test_several_handlers_that_return_none_acknowledge_once_when_the_last_
         socket.on("ask", slow)
         socket.on("ask", lambda: None)
 
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
+        begun = trio.current_time()
 
-        await client.emit("ask", id=7)
-
-        assert await received(client) == []
+        assert await client.emit_with_ack("ask") is None
+        assert trio.current_time() - begun == pytest.approx(1)
         await trio.sleep(1)
-        assert await received(client) == ["37[]"]
+
+        assert [packet.data for packet in client.wire][-2:] == ['420["ask"]', "430[]"]
 
 
 @pytest.mark.parametrize("result", [object(), {1}, 2**70, [b"x"] * 11])
 async def test_an_answer_that_cannot_be_encoded_is_an_error_and_not_sent(result: Any) -> None:
     io = handling("ask", lambda: result)
     told = told_errors(io)
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
 
-        await client.emit("ask", id=1)
-        await settle()
+        assert await unanswered(client, "ask")
         await socket.emit("later")
 
-        assert await received(client) == ['2["later"]']
+        assert await client.receive_all() == [("later",)]
         assert [(type(error).__name__, event) for error, event in told] == [("EncodeError", "ask")]
 
 
@@ -157,6 +156,7 @@ async def test_an_answer_after_the_end_of_the_socket_is_dropped() -> None:
         return "too late"
 
     io = Server()
+    io.of("/other")
     told = told_errors(io)
 
     @io.on("connection")
@@ -166,11 +166,15 @@ async def test_an_answer_after_the_end_of_the_socket_is_dropped() -> None:
 
         socket.on("bye", bye)
 
-    async with serving(io) as served:
-        client, _ = await served.connect()
-        await client.emit("bye", id=1)
+    async with open_server(io) as server:
+        client = await server.client()
+        await client.of("/other")  # so the session stays
 
-        assert await received(client) == ["1"]
+        with pytest.raises(SocketDisconnected, match="io server disconnect"):
+            await client.emit_with_ack("bye")
+
+        await settle()
+        assert client.wire[-1] == ("server", "websocket", "41")
         assert told == []
 
 
@@ -179,8 +183,8 @@ async def test_an_answer_after_the_end_of_the_socket_is_dropped() -> None:
 
 async def test_a_name_may_be_a_number() -> None:
     calls: list[Any] = []
-    async with serving(handling(3, calls.append)) as served:
-        client, _ = await served.connect()
+    async with open_server(handling(3, calls.append)) as server:
+        client = await server.client()
 
         await client.emit(3, "x")
         await client.emit("3", "y")
@@ -193,10 +197,10 @@ async def test_once_is_for_the_next_event_only() -> None:
     io = Server()
     calls: list[Any] = []
     io.on("connection", lambda socket: socket.once("x", calls.append))
-    async with serving(io) as served:
-        client, _ = await served.connect(transport="polling")
+    async with open_server(io) as server:
+        client = await server.client(transport="polling")
 
-        await client.send_raw('2["x",1]', '2["x",2]')
+        await client.send_raw('42["x",1]', '42["x",2]')
         await settle()
 
         assert calls == [1]
@@ -204,8 +208,8 @@ async def test_once_is_for_the_next_event_only() -> None:
 
 async def test_off_removes_one_handler_all_of_a_name_or_all() -> None:
     calls: list[str] = []
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
         def first() -> None:
             calls.append("first")
@@ -229,8 +233,8 @@ async def test_off_removes_one_handler_all_of_a_name_or_all() -> None:
 @pytest.mark.parametrize("method", ["on", "once"])
 async def test_on_is_a_decorator_too(method: str) -> None:
     calls: list[str] = []
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
         def handler() -> None:
             calls.append("x")
@@ -253,8 +257,8 @@ async def test_on_is_a_decorator_too(method: str) -> None:
 async def test_a_handler_that_nobody_could_call_is_refused_at_registration(
     event: str, handler: Any, message: str
 ) -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
 
         with pytest.raises(TypeError, match=message):
             socket.on(event, handler)
@@ -271,8 +275,8 @@ async def test_a_connection_handler_may_take_no_argument_and_connect_is_another_
     io.on("connect", lambda: calls.append("plain"))
     io.once("connection", lambda socket: calls.append("once"))
 
-    async with serving(io) as served:
-        await served.connect_many(2)
+    async with open_server(io) as server:
+        await server.connect_many(2)
         await settle()
 
     assert calls == ["plain", "once", "plain"]
@@ -294,13 +298,11 @@ async def test_a_wrong_number_of_arguments_is_the_clients_fault_and_costs_one_li
 
     io = handling("x", handler, handler_errors=handler_errors)
     told = told_errors(io)
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
 
-        await client.emit("x", *args, id=1)
-        await client.emit("x", 1, id=2)
-
-        assert await received(client) == ["32[]"]
+        assert await unanswered(client, "x", *args)
+        assert await client.emit_with_ack("x", 1) is None
         assert calls == [(1, 0)]
         assert socket.connected
         assert [type(error) for error, _ in told] == [EventArgumentsError]
@@ -318,8 +320,8 @@ async def test_a_type_error_inside_a_handler_runs_it_once_and_is_its_own() -> No
 
     io = handling("x", handler)
     told = told_errors(io)
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
         await client.emit("x", 1)
         await settle()
 
@@ -334,12 +336,10 @@ async def test_a_type_error_inside_a_handler_runs_it_once_and_is_its_own() -> No
 async def test_an_error_ends_its_event_and_is_logged_with_its_traceback(
     handler: Callable[[], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(handling("x", handler)) as served:
-        client, socket = await served.connect()
+    async with open_server(handling("x", handler)) as server:
+        client, socket = await server.connect()
 
-        await client.emit("x", id=1)
-
-        assert await received(client) == []
+        assert await unanswered(client, "x")
         assert socket.connected
         [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
         assert record.exc_info is not None
@@ -350,8 +350,8 @@ async def test_on_error_is_told_instead_of_the_log(caplog: pytest.LogCaptureFixt
     io = handling("x", failing)
     told: list[Any] = []
     io.on_error(lambda error, socket, event: told.append((str(error), socket.id, event)))
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
 
         await client.emit("x")
         await settle()
@@ -373,8 +373,8 @@ async def test_an_on_error_that_fails_is_logged_and_the_others_are_told(caplog: 
     told: list[Exception] = []
     io.on_error(lambda error: 1 / 0)
     io.on_error(told.append)
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
         await client.emit("x")
         await settle()
 
@@ -384,18 +384,21 @@ async def test_an_on_error_that_fails_is_logged_and_the_others_are_told(caplog: 
 
 async def test_errors_may_disconnect_the_socket() -> None:
     io = handling("x", failing, handler_errors="disconnect")
+    io.of("/other")
     told_errors(io)
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
+        other = await client.of("/other")
         reasons: list[str] = []
         socket.on("disconnect", reasons.append)
 
         await client.emit("x")
 
-        assert await client.recv() == "1"
+        assert await dismissed(client)
+        assert client.wire[-1].data == "41"
         await socket.ended.wait()
         assert reasons == ["server namespace disconnect"]
-        assert io.engine.clients_count == 1
+        assert (io.engine.clients_count, other.connected) == (1, True)
 
 
 @pytest.mark.parametrize("handler", [failing, lambda: int("the handler's own")])
@@ -404,9 +407,9 @@ async def test_errors_may_leave_running_as_what_they_are(handler: Callable[[], A
     ends: list[str] = []
 
     async def serve() -> None:
-        async with open_app(io) as net:
-            client = await net.connect_socketio()
-            io.sockets.sockets[client.sid].on("disconnect", ends.append)
+        async with open_server(io) as server:
+            client, socket = await server.connect()
+            socket.on("disconnect", ends.append)
             await client.emit("x")
             await trio.sleep_forever()
 
@@ -420,8 +423,8 @@ async def test_errors_may_leave_running_as_what_they_are(handler: Callable[[], A
 async def test_a_forgotten_await_is_an_error() -> None:
     io = handling("x", lambda: failing())
     told = told_errors(io)
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
         await client.emit("x")
         await settle()
 
@@ -446,17 +449,17 @@ async def test_a_connection_handler_that_raises_disconnects_its_socket_alone(asy
         broken(socket)
 
     io.on("connection", broken_later if asynchronous else broken)
-    async with serving(io) as served:
-        other, _ = await served.connect()
-        client = await served.net.connect_socketio(auth={"break": True})
+    async with open_server(io) as server:
+        other, _ = await server.connect()
+        client = await server.client(auth={"break": True})
 
-        assert await client.recv() == "1"
+        assert await dismissed(client)
         await broken_ones[0].ended.wait()
         await io.emit("still here")
 
         assert ends == ["server namespace disconnect"]
         assert [event for _, event in told] == ["connection"]
-        assert await other.recv() == '2["still here"]'
+        assert await other.receive() == ("still here",)
 
 
 async def test_an_error_among_cancellations_is_reported_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -476,9 +479,9 @@ async def test_an_error_among_cancellations_is_reported_and_harms_nobody(caplog:
             nursery.start_soon(trio.sleep_forever)
 
     io.on("connection", lambda socket: socket.on("x", handler))
-    async with serving(io) as served:
-        client, socket = await served.connect()
-        await client.join("/other")
+    async with open_server(io) as server:
+        client, socket = await server.connect()
+        await client.of("/other")
         await client.emit("x")
         await settle()
 
@@ -503,8 +506,8 @@ async def test_an_error_among_cancellations_is_reported_when_the_client_has_gone
 
     io = handling("x", handler)
     told = told_errors(io)
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
         await client.emit("x")
         await settle()
 
@@ -528,10 +531,10 @@ async def test_start_soon_lives_exactly_as_long_as_the_socket() -> None:
         finally:
             steps.append(f"{name} ended")
 
-    async with serving() as served:
-        served.io.of("/other")
-        client, socket = await served.connect()
-        await client.join("/other")
+    async with open_server() as server:
+        server.io.of("/other")
+        client, socket = await server.connect()
+        await client.of("/other")
         socket.on("disconnecting", lambda: steps.append("disconnecting"))
         socket.start_soon(task, "task")
         await settle()
@@ -553,14 +556,14 @@ async def test_a_task_that_has_not_begun_when_its_socket_ends_does_not_outlive_i
         begun.append("begun")
         await trio.sleep_forever()
 
-    async with serving() as served:
-        client, socket = await served.connect(transport="polling")
+    async with open_server() as server:
+        client, socket = await server.connect(transport="polling")
         socket.on("x", lambda: socket.start_soon(task))
         if how == "disconnect()":
             socket.start_soon(task)
             await socket.disconnect()
         else:
-            await client.send_raw('2["x"]', "1")
+            await client.send_raw('42["x"]', "41")
             await socket.ended.wait()
         await settle()
         tasks_left = [task for task in socket.conn.nursery.child_tasks if "run_task" in task.name]  # type: ignore[union-attr]
@@ -572,8 +575,8 @@ async def test_a_task_that_has_not_begun_when_its_socket_ends_does_not_outlive_i
 async def test_an_error_of_a_task_is_treated_like_a_handlers() -> None:
     io = Server()
     told = told_errors(io)
-    async with serving(io) as served:
-        _, socket = await served.connect()
+    async with open_server(io) as server:
+        _, socket = await server.connect()
 
         socket.start_soon(failing)
         await settle()

@@ -1,4 +1,7 @@
-"""Random histories: whatever clients, handlers and the server do, nothing is left, and nobody else is harmed."""
+"""Random histories: whatever clients, handlers and the server do, nothing is left, and nobody else is harmed.
+
+Clients speak for themselves (`serving`): they send garbage, say what nobody in their state should, and read nothing.
+"""
 
 from __future__ import annotations
 

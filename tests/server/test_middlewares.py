@@ -10,8 +10,8 @@ import trio
 
 from trio_socketio import ConnectionRefused, Server, ServerStatistics
 
-from ..wire_client import ConnectError, settle
-from .support import at_least, received, serving, warnings
+from ..wire_client import settle
+from .support import at_least, open_server, unanswered, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +41,8 @@ async def test_middlewares_run_one_after_the_other_in_order_of_registration() ->
 
     io.on("connection", lambda socket: steps.append("connection"))
 
-    async with serving(io) as served:
-        await served.connect()
+    async with open_server(io) as server:
+        await server.connect()
         await settle()
 
     assert steps == ["first begins", "first ends", "second", "connection"]
@@ -55,9 +55,9 @@ async def test_only_the_middlewares_of_the_namespace_run() -> None:
     io.of("/a").use(lambda socket: asked.append("/a"))
     io.of("/b")
 
-    async with serving(io) as served:
-        await served.connect("/a")
-        await served.connect("/b")
+    async with open_server(io) as server:
+        await server.connect("/a")
+        await server.connect("/b")
 
     assert asked == ["/a"]
 
@@ -70,10 +70,10 @@ async def test_a_middleware_that_is_added_meanwhile_counts_for_the_next_client()
     def adds(socket: Socket) -> None:
         io.use(lambda socket: asked.append(socket.id))
 
-    async with serving(io) as served:
-        await served.connect()
+    async with open_server(io) as server:
+        await server.connect()
         assert asked == []
-        await served.connect()
+        await server.connect()
         assert len(asked) == 1
 
 
@@ -87,8 +87,8 @@ async def test_what_a_middleware_sets_is_there_in_connection() -> None:
 
     io.on("connection", lambda socket: seen.append(socket.data))
 
-    async with serving(io) as served:
-        await served.connect(auth={"user": "ann"})
+    async with open_server(io) as server:
+        await server.connect(auth={"user": "ann"})
         await settle()
 
     assert seen == [{"user": "ann"}]
@@ -97,53 +97,56 @@ async def test_what_a_middleware_sets_is_there_in_connection() -> None:
 @pytest.mark.parametrize(
     ("refusal", "payload"),
     [
-        (ConnectionRefused("no"), {"message": "no"}),
-        (ConnectionRefused(), {"message": "Forbidden"}),
-        (ConnectionRefused("no", data={"code": 7}), {"message": "no", "data": {"code": 7}}),
-        (ConnectionRefused("no", data=0), {"message": "no", "data": 0}),
+        (ConnectionRefused("no"), '{"message":"no"}'),
+        (ConnectionRefused(), '{"message":"Forbidden"}'),
+        (ConnectionRefused("no", data={"code": 7}), '{"message":"no","data":{"code":7}}'),
+        (ConnectionRefused("no", data=0), '{"message":"no","data":0}'),
     ],
 )
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 async def test_a_refused_client_is_told_why_and_later_middlewares_are_not_asked(
-    refusal: ConnectionRefused, payload: Any, transport: str, caplog: pytest.LogCaptureFixture
+    refusal: ConnectionRefused, payload: str, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     io = Server()
     called: list[str] = []
     told = told_errors(io)
+    private = io.of("/private")
 
-    @io.use
+    @private.use
     def refuse(socket: Socket) -> None:
         raise refusal
 
-    io.use(lambda socket: called.append("later middleware"))
-    io.on("connection", lambda socket: called.append("connection"))
+    private.use(lambda socket: called.append("later middleware"))
+    private.on("connection", lambda socket: called.append("connection"))
 
-    async with serving(io) as served:
-        with pytest.raises(ConnectError) as caught:
-            await served.net.connect_socketio(transport=transport)
+    async with open_server(io) as server:
+        client = await server.client(transport=transport)
+        with pytest.raises(ConnectionRefused) as caught:
+            await client.of("/private")
 
-        assert caught.value.data == payload
+        assert (caught.value.message, caught.value.data) == (refusal.message, refusal.data)
+        assert client.wire[-1] == ("server", transport, f"44/private,{payload}")
         assert called == []
         assert told == []
-        assert io.statistics() == ServerStatistics(sessions=1, connections=1)
+        assert io.statistics() == ServerStatistics(sessions=1, connections=1, sockets=1, rooms=1)
         assert not warnings(caplog)
 
 
 async def test_a_refused_client_may_try_again_in_the_same_session() -> None:
     io = Server()
 
-    @io.use
+    @io.of("/private").use
     async def ask(socket: Socket) -> None:
         await trio.lowlevel.checkpoint()
         if "token" not in socket.handshake.auth:
             raise ConnectionRefused("token?")
 
-    async with serving(io) as served:
-        client = await served.net.open_socketio()
-        with pytest.raises(ConnectError):
-            await client.join("/")
+    async with open_server(io) as server:
+        client = await server.client()
+        with pytest.raises(ConnectionRefused):
+            await client.of("/private")
 
-        assert "sid" in await client.join("/", {"token": "1"})
+        assert (await client.of("/private", {"token": "1"})).session_id == client.session_id
 
 
 async def test_any_other_exception_refuses_without_a_word_and_is_told_to_on_error() -> None:
@@ -155,11 +158,11 @@ async def test_any_other_exception_refuses_without_a_word_and_is_told_to_on_erro
     async def broken(socket: Socket) -> None:
         raise failure
 
-    async with serving(io) as served:
-        with pytest.raises(ConnectError) as caught:
-            await served.connect()
+    async with open_server(io) as server:
+        with pytest.raises(ConnectionRefused) as caught:
+            await server.client()
 
-        assert caught.value.data == {"message": "Internal server error"}
+        assert (caught.value.message, caught.value.data) == ("Internal server error", None)
         assert told == [(failure, "middleware")]
 
 
@@ -172,9 +175,9 @@ async def test_without_on_error_a_broken_middleware_is_logged_with_its_traceback
     def broken(socket: Socket) -> None:
         raise RuntimeError("broken")
 
-    async with serving(io) as served:
-        with pytest.raises(ConnectError):
-            await served.connect()
+    async with open_server(io) as server:
+        with pytest.raises(ConnectionRefused):
+            await server.client()
 
     [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.exc_info is not None
@@ -191,14 +194,14 @@ async def test_refusal_data_that_cannot_be_encoded_is_the_applications_error_not
     def refuse(socket: Socket) -> None:
         raise ConnectionRefused("no", data=data)
 
-    async with serving(io) as served:
-        client = await served.net.connect_socketio("/other")
-        with pytest.raises(ConnectError) as caught:
-            await client.join("/")
+    async with open_server(io) as server:
+        client = await server.client("/other")
+        with pytest.raises(ConnectionRefused) as caught:
+            await client.of("/")
 
-        assert caught.value.data == {"message": "Internal server error"}
+        assert (caught.value.message, caught.value.data) == ("Internal server error", None)
         assert [type(error).__name__ for error, _ in told] == ["EncodeError"]
-        assert served.socket_of(client).connected
+        assert server.socket_of(client).connected
 
 
 async def test_a_group_of_errors_from_a_middlewares_own_nursery_refuses_the_client() -> None:
@@ -211,9 +214,9 @@ async def test_a_group_of_errors_from_a_middlewares_own_nursery_refuses_the_clie
             nursery.start_soon(trio.sleep_forever)
             raise RuntimeError("broken")
 
-    async with serving(io) as served:
-        with pytest.raises(ConnectError, match="Internal server error"):
-            await served.connect()
+    async with open_server(io) as server:
+        with pytest.raises(ConnectionRefused, match="Internal server error"):
+            await server.client()
 
         assert isinstance(told[0][0], ExceptionGroup)
 
@@ -226,9 +229,9 @@ async def test_rooms_joined_in_a_refused_middleware_are_left() -> None:
         await socket.join(["a", "b"])
         raise ConnectionRefused
 
-    async with serving(io) as served:
-        with pytest.raises(ConnectError):
-            await served.connect()
+    async with open_server(io) as server:
+        with pytest.raises(ConnectionRefused):
+            await server.client()
         await settle()
 
         assert io.sockets.adapter.rooms == {}
@@ -243,13 +246,13 @@ async def test_rooms_joined_in_a_middleware_are_kept_and_reached() -> None:
         await socket.join("a")
         await io.to("a").emit("not for one who is not connected yet")
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
 
         await io.to("a").emit("now")
 
         assert socket.rooms == {socket.id, "a"}
-        assert await client.recv() == '2["now"]'
+        assert await client.receive() == ("now",)
 
 
 @pytest.mark.parametrize("leave", ["close", "drop"])
@@ -259,8 +262,9 @@ async def test_a_client_that_leaves_during_a_slow_middleware_was_never_there(
 ) -> None:
     io = Server()
     called: list[str] = []
+    namespace = io.of("/slow")
 
-    @io.use
+    @namespace.use
     async def slow(socket: Socket) -> None:
         socket.on("disconnecting", lambda: called.append("disconnecting"))
         socket.on("disconnect", lambda: called.append("disconnect"))
@@ -268,11 +272,11 @@ async def test_a_client_that_leaves_during_a_slow_middleware_was_never_there(
         await trio.sleep(1)
         called.append("after the sleep")
 
-    io.on("connection", lambda socket: called.append("connection"))
+    namespace.on("connection", lambda socket: called.append("connection"))
 
-    async with serving(io) as served:
-        client = await served.net.open_socketio(transport)
-        await client.send_raw("0")
+    async with open_server(io) as server:
+        client = await server.client(transport=transport)
+        await client.send_raw("40/slow")
         await settle()
         assert io.statistics().connecting == 1
 
@@ -281,7 +285,7 @@ async def test_a_client_that_leaves_during_a_slow_middleware_was_never_there(
 
         assert called == []
         assert io.statistics() == ServerStatistics()
-        assert io.sockets.adapter.sids == {}
+        assert namespace.adapter.sids == {}
         assert not warnings(caplog)
 
 
@@ -295,16 +299,16 @@ async def test_tasks_of_a_refused_socket_end_with_it() -> None:
         finally:
             ends.append("ended")
 
-    @io.use
+    @io.of("/private").use
     async def refuse(socket: Socket) -> None:
         socket.start_soon(task)
         await trio.sleep(1)
         raise ConnectionRefused
 
-    async with serving(io) as served:
-        client = await served.net.open_socketio()
-        with pytest.raises(ConnectError):
-            await client.join("/")
+    async with open_server(io) as server:
+        client = await server.client()
+        with pytest.raises(ConnectionRefused):
+            await client.of("/private")
         await settle()
 
         assert ends == ["ended"]
@@ -314,31 +318,30 @@ async def test_tasks_of_a_refused_socket_end_with_it() -> None:
 async def test_a_question_asked_in_a_middleware_ends_with_the_refusal() -> None:
     io = Server()
     outcome: list[str] = []
-    sockets: list[Socket] = []
 
-    @io.use
+    @io.of("/private").use
     async def refuse(socket: Socket) -> None:
-        sockets.append(socket)
+        nursery.start_soon(ask, socket)
         await trio.sleep(1)
         raise ConnectionRefused
 
-    async def ask() -> None:
+    async def ask(socket: Socket) -> None:
         try:
-            await sockets[0].emit_with_ack("who?")
+            await socket.emit_with_ack("who?")
         except trio.BrokenResourceError as error:
             outcome.append(type(error).__name__)
 
-    async with serving(io) as served, trio.open_nursery() as nursery:
-        client = await served.net.open_socketio()
-        await client.send_raw("0")
+    async with open_server(io) as server, trio.open_nursery() as nursery:
+        client = await server.client()
+
+        with trio.fail_after(2), pytest.raises(ConnectionRefused):
+            await client.of("/private")
         await settle()
-        nursery.start_soon(ask)
 
-        with trio.fail_after(2):
-            assert await client.recv() == '20["who?"]'
-            assert await client.recv() == '4{"message":"Forbidden"}'
-            await settle()
-
+        assert [packet.data for packet in client.wire][-2:] == [
+            '42/private,0["who?"]',
+            '44/private,{"message":"Forbidden"}',
+        ]
         assert outcome == ["SocketDisconnected"]
 
 
@@ -374,8 +377,8 @@ async def test_a_socket_middleware_may_change_the_event() -> None:
         socket.on("wrap", lambda *args: calls.append(args))
         socket.on("join", lambda *args: calls.append("not me"))
 
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
         await client.emit("join", "woot")
         await settle()
@@ -391,12 +394,10 @@ async def test_the_handler_behind_a_socket_middleware_still_answers() -> None:
         socket.use(lambda event: event.append("added"))
         socket.on("ask", lambda *args: args)
 
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
 
-        await client.emit("ask", 1, id=7)
-
-        assert await client.recv_event() == (7, [1, "added"])
+        assert await client.emit_with_ack("ask", 1) == (1, "added")
 
 
 @pytest.mark.parametrize("handler_errors", ["log", "disconnect", "raise"])
@@ -418,13 +419,11 @@ async def test_an_event_refused_by_a_socket_middleware_goes_no_further_and_the_s
         socket.on("bad", lambda: calls.append("bad"))
         socket.on("good", lambda: calls.append("good"))
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
 
-        await client.emit("bad", id=1)
-        await client.emit("good", id=2)
-
-        assert await received(client) == ["32[]"]
+        assert await unanswered(client, "bad")
+        assert await client.emit_with_ack("good") is None
         assert calls == ["good"]
         assert [(str(error), event) for error, event in told] == [("not allowed", "bad")]
         assert socket.connected
@@ -443,11 +442,9 @@ async def test_a_socket_middleware_that_spoils_the_event_does_no_harm(change: Ca
         socket.use(lambda event: change(event))
         socket.on("disconnect", ends.append)
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
-        await client.emit("x", "y", id=1)
-
-        assert await received(client) == []
+    async with open_server(io) as server:
+        client, socket = await server.connect()
+        assert await unanswered(client, "x", "y")
         assert socket.connected
         assert ends == []
         assert len(told) <= 1
@@ -462,10 +459,10 @@ async def test_events_keep_their_order_through_plain_socket_middlewares() -> Non
         socket.use(lambda event: None)
         socket.on("x", calls.append)
 
-    async with serving(io) as served:
-        client, _ = await served.connect(transport="polling")
+    async with open_server(io) as server:
+        client = await server.client(transport="polling")
 
-        await client.send_raw(*[f'2["x",{number}]' for number in range(100)])
+        await client.send_raw(*[f'42["x",{number}]' for number in range(100)])
         await settle()
 
     assert calls == list(range(100))

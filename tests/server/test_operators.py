@@ -12,15 +12,17 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_socketio import BroadcastOperator, ReservedEventError, Server, ServerStatistics
+from trio_socketio import BroadcastOperator, ReservedEventError, Server
 
 from ..wire_client import settle
-from .support import Pair, Served, received, run, serving
+from .support import Connected, OpenServer, open_server, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOMS = ("r", "s", "t")
+#: Why a session ends, on the server's side, that the server itself has closed.
+CLOSED = ("forced close", None)
 
 rooms = st.one_of(st.sampled_from(ROOMS), st.lists(st.sampled_from(ROOMS), max_size=2))
 steps = st.one_of(
@@ -67,20 +69,20 @@ def test_a_chain_is_the_sum_of_its_steps(chain: list[Any]) -> None:
 
 
 async def test_the_steps_of_a_socket_leave_it_as_it_is() -> None:
-    async with serving() as served:
-        (first, socket), (second, _) = await served.connect_many(2)
+    async with open_server() as server:
+        (first, socket), (second, _) = await server.connect_many(2)
 
         assert isinstance(socket.volatile.compress(False).to("r").local, BroadcastOperator)
         await socket.emit("direct")
-        await served.io.emit("all")
+        await server.io.emit("all")
 
-        assert await received(first) == ['2["direct"]', '2["all"]']
-        assert await received(second) == ['2["all"]']
+        assert await first.receive_all() == [("direct",), ("all",)]
+        assert await second.receive_all() == [("all",)]
 
 
 async def test_flags_set_before_the_rooms_are_kept() -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
 
         for operator in (
             socket.volatile.compress(False).timeout(3).to("r"),
@@ -106,8 +108,8 @@ filters = st.lists(
 )
 
 
-async def assemble(served: Served, members: list[set[str]]) -> list[Pair]:
-    pairs = await served.connect_many(len(members))
+async def assemble(server: OpenServer, members: list[set[str]]) -> list[Connected]:
+    pairs = await server.connect_many(len(members))
     for pair, own in zip(pairs, members, strict=True):
         await pair.socket.join(own)
     return pairs
@@ -119,14 +121,14 @@ def test_every_operation_means_the_same_sockets_each_once(
     members: list[set[str]], chain: list[Any], from_socket: bool
 ) -> None:
     async def main() -> None:
-        async with serving() as served:
-            pairs = await assemble(served, members)
-            served.io.of("/elsewhere")
-            for other in await served.connect_many(2, "/elsewhere"):
+        async with open_server() as server:
+            pairs = await assemble(server, members)
+            server.io.of("/elsewhere")
+            for other in await server.connect_many(2, "/elsewhere"):
                 await other.socket.join(ROOMS)
             ids = [pair.socket.id for pair in pairs]
             actual = [(step[0], ids[step[1] % len(ids)]) if isinstance(step[1], int) else step for step in chain]
-            operator = reduce(apply, actual, pairs[0].socket.broadcast if from_socket else served.io)
+            operator = reduce(apply, actual, pairs[0].socket.broadcast if from_socket else server.io)
 
             def union(*names: str) -> set[str]:
                 chosen = [step[1] for step in actual if step[0] in names]
@@ -137,7 +139,7 @@ def test_every_operation_means_the_same_sockets_each_once(
             meant = [bool((not chosen or own & chosen) and not own & left_out) for own in everything]
 
             await operator.emit("x")
-            assert [await received(pair.client) for pair in pairs] == [['2["x"]'] * yes for yes in meant]
+            assert [await pair.client.receive_all() for pair in pairs] == [[("x",)] * yes for yes in meant]
 
             fetched = await operator.fetch_sockets()
             assert sorted(socket.id for socket in fetched) == sorted(
@@ -158,22 +160,22 @@ def test_every_operation_means_the_same_sockets_each_once(
 
 
 async def test_a_broadcast_stays_in_its_namespace() -> None:
-    async with serving() as served:
-        served.io.of("/other")
-        main, other = await served.connect(), await served.connect("/other")
+    async with open_server() as server:
+        server.io.of("/other")
+        main, other = await server.connect(), await server.connect("/other")
         await main.socket.join("r")
         await other.socket.join("r")
 
-        await served.io.to("r").emit("main")
-        await served.io.of("/other").to("r").emit("other")
+        await server.io.to("r").emit("main")
+        await server.io.of("/other").to("r").emit("other")
 
-        assert await received(main.client) == ['2["main"]']
-        assert await received(other.client) == ['2/other,["other"]']
+        assert await main.client.receive_all() == [("main",)]
+        assert await other.client.receive_all() == [("other",)]
 
 
 async def test_a_sockets_own_broadcast_never_reaches_it() -> None:
-    async with serving() as served:
-        (first, socket), (second, other) = await served.connect_many(2)
+    async with open_server() as server:
+        (first, socket), (second, other) = await server.connect_many(2)
         await socket.join("r")
         await other.join("r")
 
@@ -184,24 +186,24 @@ async def test_a_sockets_own_broadcast_never_reaches_it() -> None:
         await socket.local.emit("5")
         await socket.to(socket.id).emit("6")
 
-        assert await received(first) == []
-        assert await received(second) == [f'2["{number}"]' for number in range(1, 6)]
+        assert await first.receive_all() == []
+        assert await second.receive_all() == [(str(number),) for number in range(1, 6)]
 
 
 async def test_a_socket_that_left_its_own_room_still_gets_what_is_for_everybody() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         await socket.leave(socket.id)
 
-        await served.io.emit("all")
-        await served.io.to(socket.id).emit("own room")
+        await server.io.emit("all")
+        await server.io.to(socket.id).emit("own room")
 
-        assert await received(client) == ['2["all"]']
+        assert await client.receive_all() == [("all",)]
 
 
 async def test_joining_and_leaving_keep_the_rooms_exact() -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
 
         await socket.join("a")
         await socket.join(["a", "b", "c"])
@@ -210,7 +212,7 @@ async def test_joining_and_leaving_keep_the_rooms_exact() -> None:
         assert socket.rooms == {socket.id, "a", "c"}
         assert socket.statistics().rooms == 3
 
-        await served.io.in_(socket.id).sockets_leave(["a", "c", socket.id])
+        await server.io.in_(socket.id).sockets_leave(["a", "c", socket.id])
         assert socket.rooms == set()
 
 
@@ -219,14 +221,14 @@ async def test_joining_and_leaving_keep_the_rooms_exact() -> None:
 
 @pytest.mark.parametrize("room", [3, None, b"x", ["a", 3], [None]])
 async def test_a_room_is_a_string(room: Any) -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
         before = socket.rooms
 
-        for choose in (served.io.to, served.io.in_, served.io.except_, socket.to, socket.except_, socket.volatile.to):
+        for choose in (server.io.to, server.io.in_, server.io.except_, socket.to, socket.except_, socket.volatile.to):
             with pytest.raises(TypeError):
                 choose(room)
-        for use in (socket.join, served.io.sockets_join, served.io.sockets_leave):
+        for use in (socket.join, server.io.sockets_join, server.io.sockets_leave):
             with pytest.raises(TypeError):
                 await use(room)
 
@@ -237,39 +239,35 @@ async def test_a_room_is_a_string(room: Any) -> None:
 
 
 async def test_disconnecting_sockets_with_close_ends_the_matching_clients_alone() -> None:
-    async with serving() as served:
-        served.io.of("/other")
-        leaving, staying = await served.connect_many(2)
-        leaving_other = served.io.of("/other").sockets[(await leaving.client.join("/other"))["sid"]]
-        staying_other = served.io.of("/other").sockets[(await staying.client.join("/other"))["sid"]]
+    async with open_server() as server:
+        server.io.of("/other")
+        leaving, staying = await server.connect_many(2)
+        others = [await pair.client.of("/other") for pair in (leaving, staying)]
+        sockets = [leaving.socket, staying.socket, *map(server.socket_of, others)]
         await leaving.socket.join("r")
 
-        await served.io.in_("r").disconnect_sockets(close=True)
+        await server.io.in_("r").disconnect_sockets(close=True)
 
-        assert [s.connected for s in (leaving.socket, leaving_other, staying.socket, staying_other)] == [
-            False,
-            False,
-            True,
-            True,
-        ]
-        assert sorted(str(packet) for packet in [await leaving.client.recv(), await leaving.client.recv()]) == [
-            "1",
-            "1/other,",
-        ]
-        await leaving.client.lost()
-        assert await received(staying.client) == []
+        assert [socket.connected for socket in sockets] == [False, True, False, True]
+        for client in (leaving.client, others[0]):
+            assert await client.wait_disconnected() == "io server disconnect"
+        assert await staying.client.receive_all() == await others[1].receive_all() == []
+        assert staying.client.connected
+        assert others[1].connected
+        assert leaving.socket.conn.closed_because == CLOSED
 
 
 async def test_an_emit_before_disconnecting_everybody_arrives_first() -> None:
-    async with serving() as served:
-        pairs = await served.connect_many(3)
+    async with open_server() as server:
+        pairs = await server.connect_many(3)
 
-        await served.io.emit("goodbye")
-        await served.io.disconnect_sockets(close=True)
+        await server.io.emit("goodbye")
+        await server.io.disconnect_sockets(close=True)
 
-        for pair in pairs:
-            assert [await pair.client.recv(), await pair.client.recv()] == ['2["goodbye"]', "1"]
-            await pair.client.lost()
+        for client, socket in pairs:
+            assert await client.receive_all() == [("goodbye",)]
+            assert await client.wait_disconnected() == "io server disconnect"
+            assert socket.conn.closed_because == CLOSED
 
 
 async def test_a_handler_that_disconnects_everybody_goes_on_itself() -> None:
@@ -285,21 +283,25 @@ async def test_a_handler_that_disconnects_everybody_goes_on_itself() -> None:
 
         socket.on("all out", all_out)
 
-    async with serving(io) as served:
-        pairs = await served.connect_many(3)
-        await pairs[0].client.emit("all out")
+    io.of("/other")
+    async with open_server(io) as server:
+        clients = [await server.client() for _ in range(3)]
+        others = [await client.of("/other") for client in clients]  # which keeps the sessions open
+        await clients[0].emit("all out")
         await trio.sleep(2)
 
         assert steps == ["after"]
-        assert io.statistics() == ServerStatistics(sessions=3, connections=3)
+        assert not any(client.connected for client in clients)
+        assert all(other.connected for other in others)
+        assert not io.sockets.sockets
 
 
 # Atomicity
 
 
 async def test_a_cancelled_broadcast_reaches_all_or_nobody() -> None:
-    async with serving() as served:
-        pairs = await served.connect_many(20)
+    async with open_server() as server:
+        pairs = await server.connect_many(20)
 
         for delay in range(6):
             with trio.CancelScope() as scope:
@@ -312,8 +314,8 @@ async def test_a_cancelled_broadcast_reaches_all_or_nobody() -> None:
 
                     nursery.start_soon(cancel)
                     for _ in range(3):
-                        await served.io.emit("x")
-            counts = {len(await received(pair.client)) for pair in pairs}
+                        await server.io.emit("x")
+            counts = {len(await pair.client.receive_all()) for pair in pairs}
             assert len(counts) == 1
 
 
@@ -330,27 +332,27 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_every_operation_is_a_checkpoint(name: str) -> None:
-    async with serving() as served:
-        await served.connect()
+    async with open_server() as server:
+        await server.connect()
         with trio.testing.assert_checkpoints():
-            await OPERATIONS[name](served.io)
+            await OPERATIONS[name](server.io)
         await settle()
-        assert len(served.io.sockets.sockets) == (name != "disconnect_sockets")
+        assert len(server.io.sockets.sockets) == (name != "disconnect_sockets")
 
 
 async def test_a_join_is_seen_by_the_very_next_broadcast() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
         async def join_and_emit() -> None:
             await socket.join("r")
-            await served.io.to("r").emit("x")
+            await server.io.to("r").emit("x")
             await socket.leave("r")
-            await served.io.to("r").emit("y")
+            await server.io.to("r").emit("y")
 
         await join_and_emit()
 
-        assert await received(client) == ['2["x"]']
+        assert await client.receive_all() == [("x",)]
 
 
 # Other servers

@@ -1,4 +1,7 @@
-"""The order in which handlers start, how many are at work, and what happens when there are too many events."""
+"""The order in which handlers start, how many are at work, and what happens when there are too many events.
+
+One client is raw, because it does not answer a ping before its time.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from trio_socketio import Server
 
 from ..wire_client import settle
-from .support import TRANSPORTS, received, run, serving
+from .support import TRANSPORTS, open_server, run, serving
 
 if TYPE_CHECKING:
     from trio_socketio import Socket
@@ -52,10 +55,10 @@ def test_handlers_start_in_order_of_arrival_and_no_more_than_allowed_are_at_work
             await trio.lowlevel.checkpoint()
             socket.on("async", asynchronous)
 
-        async with serving(io) as served:
-            client, _ = await served.connect(transport=transport)
+        async with open_server(io) as server:
+            client = await server.client(transport=transport)
             packets = [
-                f'2["plain",{number}]' if seconds is None else f'2["async",{number},{seconds}]'
+                f'42["plain",{number}]' if seconds is None else f'42["async",{number},{seconds}]'
                 for number, seconds in enumerate(works)
             ]
             for start in range(0, len(packets), batch):
@@ -82,9 +85,9 @@ async def test_a_serial_socket_finishes_each_event_before_the_next() -> None:
         socket.on("work", work)
         socket.on("plain", lambda: steps.append("plain"))
 
-    async with serving(io) as served:
-        client, _ = await served.connect(transport="polling")
-        await client.send_raw('2["work",1]', '2["plain"]', '2["work",2]')
+    async with open_server(io) as server:
+        client = await server.client(transport="polling")
+        await client.send_raw('42["work",1]', '42["plain"]', '42["work",2]')
         await trio.sleep(5)
 
     assert steps == ["1 begins", "1 ends", "plain", "2 begins", "2 ends"]
@@ -105,8 +108,8 @@ async def test_a_connection_handler_that_ends_does_not_start_one_event_too_many(
         socket.on("work", work)
         await trio.sleep(5)
 
-    async with serving(io, handler_errors="raise") as served:
-        client, _ = await served.connect()
+    async with open_server(io, handler_errors="raise") as server:
+        client = await server.client()
         for _ in range(3):
             await client.emit("work")
         await trio.sleep(12)
@@ -124,8 +127,8 @@ async def test_plain_functions_are_called_inline() -> None:
     def connected(socket: Socket) -> None:
         socket.on("x", lambda: tasks.append(socket.statistics().tasks))
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
         await client.emit("x")
         await settle()
 
@@ -144,8 +147,8 @@ async def test_a_connection_handler_that_waits_before_it_registers_loses_nothing
         await trio.sleep(1)
         socket.on("b", lambda: calls.append("b"))
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
         for event in ("a", "b", "a", "nobody's", "a"):
             await client.emit(event)
         await settle()
@@ -171,11 +174,12 @@ async def test_a_connection_handler_may_run_as_long_as_the_socket_without_taking
         finally:
             ticks.append("ended")
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
-        await client.emit("ask", id=1)
+    io.of("/other")
+    async with open_server(io) as server:
+        client, socket = await server.connect()
+        await client.of("/other")  # which keeps the session open
 
-        assert await client.recv() == '31["answer"]'
+        assert await client.emit_with_ack("ask") == "answer"
         await client.disconnect()
         await socket.ended.wait()
         assert ticks == ["ended"]
@@ -195,8 +199,8 @@ async def test_a_flood_pauses_reading_and_everything_arrives_once_and_in_order(t
 
     io.on("connection", lambda socket: socket.on("x", slow))
 
-    async with serving(io) as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect(transport=transport)
+    async with open_server(io) as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect(transport=transport)
         most = 0
 
         async def flood() -> None:
@@ -222,11 +226,11 @@ async def test_a_post_is_answered_only_when_there_is_room_for_more() -> None:
 
     io.on("connection", lambda socket: socket.on("x", slow))
 
-    async with serving(io) as served:
-        client, _ = await served.connect(transport="polling")
+    async with open_server(io) as server:
+        client = await server.client(transport="polling")
         begun = trio.current_time()
 
-        await client.send_raw(*['2["x"]'] * 5)
+        await client.send_raw(*['42["x"]'] * 5)
 
         # Four wait, and below two there is room again: when the first three are over.
         assert trio.current_time() - begun == pytest.approx(3, abs=0.1)
@@ -242,21 +246,14 @@ async def test_a_reader_that_we_paused_is_not_a_silent_peer() -> None:
 
     io.on("connection", lambda socket: socket.on("x", slow))
 
-    async with serving(io) as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
         for number in range(5):
             await client.emit("x", number)
-
-        async def answer_pings() -> None:
-            while True:
-                await client.recv()
-
-        nursery.start_soon(answer_pings)
         await trio.sleep(60)
 
         assert socket.connected
         assert calls == list(range(5))
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_pong_behind_much_unread_data_has_its_time_again_when_reading_resumes() -> None:
@@ -297,16 +294,18 @@ async def test_acks_and_pongs_are_not_behind_events() -> None:
         socket.on("slow", slow)
         socket.start_soon(asks, socket)
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
         for _ in range(20):
             await client.emit("slow")
-        await client.ack(0, "yes")
+        question = await client.receive()
+        assert (question.name, question.args) == ("are you there?", ())
+        await question.ack("yes")
         await settle()
 
         assert answers == ["yes"]
-        assert await client.recv() == '20["are you there?"]'
-        await client.recv_nothing(10)
+        await trio.sleep(10)
+        assert await client.receive_all() == []
         assert socket.connected
 
 
@@ -321,13 +320,13 @@ async def test_a_flood_of_one_client_does_not_stop_another() -> None:
         socket.on("slow", slow)
         socket.on("ask", lambda: "answer")
 
-    async with serving(io) as served:
-        flooding, other = await served.connect_many(2)
+    async with open_server(io) as server:
+        flooding, other = await server.connect_many(2)
         for _ in range(50):
             await flooding.client.emit("slow")
-        await other.client.emit("ask", id=1)
 
-        assert await received(other.client) == ['31["answer"]']
+        with trio.fail_after(1):
+            assert await other.client.emit_with_ack("ask") == "answer"
 
 
 async def test_a_paused_client_that_leaves_leaves_nothing() -> None:
@@ -338,8 +337,8 @@ async def test_a_paused_client_that_leaves_leaves_nothing() -> None:
 
     io.on("connection", lambda socket: socket.on("slow", slow))
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
         for _ in range(50):
             await client.emit("slow")
         await settle()

@@ -10,12 +10,13 @@ import trio
 from trio_socketio import Server
 
 from ..wire_client import count_tasks, settle
-from .support import received, run, serving
+from .support import open_server, run
 
 if TYPE_CHECKING:
     from trio_socketio import Socket
 
-    from ..wire_client import SioClient
+#: Seconds in which one ping comes, and is answered.
+HEARTBEAT = 10.5
 
 
 def slow_echo(io: Server) -> None:
@@ -27,27 +28,20 @@ def slow_echo(io: Server) -> None:
             await socket.emit("echo", value)
 
 
-async def heartbeat(client: SioClient) -> None:
-    """A ping comes, and is answered."""
-    await trio.sleep(10.5)
-    await received(client)
-    await settle()
-
-
 def test_tasks_that_stay_are_bounded_and_count_for_no_statistics() -> None:
     async def main() -> None:
         io = Server()
         slow_echo(io)
-        async with serving(io) as served:
-            client, socket = await served.connect()
+        async with open_server(io) as server:
+            client, socket = await server.connect()
             before = count_tasks(io)
             for number in range(40):
-                await client.send_raw(f'2["echo",{number}]')
+                await client.emit("echo", number)
             await settle()
             assert socket.statistics().tasks == 40
             await trio.sleep(0.5)
 
-            assert len(await received(client)) == 40
+            assert len(await client.receive_all()) == 40
             assert socket.statistics().tasks == io.statistics().tasks == 0
             assert count_tasks(io) - before == 16
 
@@ -58,26 +52,26 @@ def test_tasks_without_an_event_between_two_heartbeats_end() -> None:
     async def main() -> None:
         io = Server(ping_interval=10.0, ping_timeout=5.0)
         slow_echo(io)
-        async with serving(io) as served:
-            client, _ = await served.connect()
+        async with open_server(io) as server:
+            client = await server.client()
             before = count_tasks(io)
             for number in range(5):
-                await client.send_raw(f'2["echo",{number}]')
+                await client.emit("echo", number)
             await trio.sleep(1)
             assert count_tasks(io) - before == 5
 
-            await heartbeat(client)
+            await trio.sleep(HEARTBEAT)
             for _ in range(2):  # one at a time from now on: one task is enough
-                await client.send_raw('2["echo",0]')
-                await heartbeat(client)
+                await client.emit("echo", 0)
+                await trio.sleep(HEARTBEAT)
             assert count_tasks(io) - before == 1
 
-            await heartbeat(client)
+            await trio.sleep(HEARTBEAT)
             assert count_tasks(io) == before
 
-            await client.send_raw('2["echo",7]')
+            await client.emit("echo", 7)
             await trio.sleep(1)
-            assert (await received(client))[-1] == '2["echo",7]'
+            assert (await client.receive_all())[-1] == ("echo", 7)
 
     run(main)
 
@@ -98,10 +92,10 @@ def test_no_event_sees_the_context_variables_of_one_before() -> None:
                 await trio.lowlevel.checkpoint()
                 seen.append(variable.get())
 
-        async with serving(io) as served:
-            client, _ = await served.connect()
+        async with open_server(io) as server:
+            client = await server.client()
             for number in (1, 2):
-                await client.send_raw(f'2["set",{number}]')
+                await client.emit("set", number)
                 await trio.sleep(1)
 
     run(main)
@@ -113,10 +107,12 @@ def test_leaving_a_namespace_ends_the_tasks_that_stayed() -> None:
     async def main() -> None:
         io = Server()
         slow_echo(io)
-        async with serving(io) as served:
-            client, socket = await served.connect()
+        io.of("/other")
+        async with open_server(io) as server:
+            client, socket = await server.connect()
+            await client.of("/other")  # which keeps the session open
             before = count_tasks(io)
-            await client.send_raw('2["echo",1]')
+            await client.emit("echo", 1)
             await trio.sleep(1)
             assert count_tasks(io) - before == 1
 

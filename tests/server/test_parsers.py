@@ -1,4 +1,8 @@
-"""Other wire formats, and other JSON: as options, and what they do to those who use them."""
+"""Other wire formats, and other JSON: as options, and what they do to those who use them.
+
+Clients are raw where a parser is sloppy, or the wire is to be seen with other eyes: those of the testing kit have the
+parser of their server.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from trio_socketio import EncodeError, RemoteProtocolError, Server
 from trio_socketio.abc import Decoder, DefaultParser, EncodedPacket, MsgpackParser, Packet, PacketType, Parser
 
 from ..wire_client import SessionLost, settle
-from .support import TRANSPORTS, at_least, received, serving, warnings
+from .support import TRANSPORTS, at_least, open_server, serving, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,42 +72,48 @@ def fail(error: Exception) -> Any:
     raise error
 
 
-async def connect_with_arrays(client: SioClient, namespace: str = "/") -> str:
-    """Connect to a namespace; the socket's id."""
-    await client.send_raw(json.dumps([0, namespace, {"token": "t"}, None]))
-    packet_type, answered, data, id = json.loads(await client.recv())
-    assert (packet_type, answered, id) == (0, namespace, None)
+async def connect_with_arrays(client: SioClient) -> str:
+    """Connect; the socket's id."""
+    await client.send_raw('[0, "/", {"token": "t"}, null]')
+    packet_type, namespace, data, id = json.loads(await client.recv())
+    assert (packet_type, namespace, id) == (0, "/", None)
     return str(data["sid"])
 
 
 class TestCustomParser:
     @pytest.mark.parametrize("transport", TRANSPORTS)
     async def test_an_application_may_bring_its_own_wire_format(self, transport: str) -> None:
-        async with serving(parser=ArrayParser()) as served:
-            served.io.of("/chat")
-            client = await served.net.open_socketio(transport)
-            socket = served.io.of("/chat").sockets[await connect_with_arrays(client, "/chat")]
+        async with open_server(parser=ArrayParser()) as server:
+            server.io.of("/chat")
+            client, socket = await server.connect("/chat", auth={"token": "t"}, transport=transport)
             socket.on("add", lambda a, b: a + b)
 
-            await client.send_raw('[2, "/chat", ["add", 1, 2], 7]')
-            assert json.loads(await client.recv()) == [3, "/chat", [3], 7]
+            assert await client.emit_with_ack("add", 1, 2) == 3
             await socket.emit("hi", "é")
-            assert json.loads(await client.recv()) == [2, "/chat", ["hi", "é"], None]
+            assert await client.receive() == ("hi", "é")
             assert socket.handshake.auth == {"token": "t"}
             await socket.disconnect()
-            assert json.loads(await client.recv()) == [1, "/chat", None, None]
-            await client.close()
+            assert await client.wait_disconnected() == "io server disconnect"
+
+            messages = [str(packet.data)[1:] for packet in client.wire if str(packet.data)[0] == "4"]
+            assert [json.loads(message) for message in messages] == [
+                [0, "/chat", {"token": "t"}, None],
+                [0, "/chat", {"sid": client.id}, None],
+                [2, "/chat", ["add", 1, 2], 0],
+                [3, "/chat", [3], 0],
+                [2, "/chat", ["hi", "é"], None],
+                [1, "/chat", None, None],
+            ]
 
     async def test_what_it_cannot_encode_raises_at_the_emit(self) -> None:
-        async with serving(parser=ArrayParser()) as served:
-            client = await served.net.open_socketio()
-            socket = served.io.sockets.sockets[await connect_with_arrays(client)]
+        async with open_server(parser=ArrayParser()) as server:
+            client, socket = await server.connect()
 
-            with pytest.raises(EncodeError, match="bytes is not JSON serializable"):
-                await socket.emit("x", b"")
-            with pytest.raises(EncodeError, match="bytes is not JSON serializable"):
-                await served.io.emit("x", b"")
-            assert await received(client) == []
+            for target in (socket, server.io):
+                with pytest.raises(EncodeError, match="bytes is not JSON serializable"):
+                    await target.emit("x", b"")
+            assert await client.receive_all() == []
+            assert client.connected
 
     async def test_text_with_a_record_separator_raises_at_the_emit(self) -> None:
         class Unescaped(ArrayParser):
@@ -111,9 +121,9 @@ class TestCustomParser:
                 text = json.dumps(packet).replace("\\u001e", "\x1e")
                 return EncodedPacket.message(text, compress)
 
-        async with serving(parser=Unescaped()) as served:
+        async with open_server(parser=Unescaped()) as server:
             with pytest.raises(EncodeError, match="record separator"):
-                await served.io.emit("x", "\x1e")
+                await server.io.emit("x", "\x1e")
 
     @pytest.mark.parametrize(
         "packet",
@@ -283,7 +293,7 @@ class TestJson:
             assert await client.recv() == '2["X", {"KEY": "VALUE"}]'
 
     async def test_each_server_has_its_own(self) -> None:
-        async with serving(json=Upper()) as shouting, serving() as ordinary:
+        async with open_server(json=Upper()) as shouting, open_server() as ordinary:
             assert shouting.io.config.parser.encode(Packet(PacketType.EVENT, "/", ["x"])).text == b'42["X"]'
             assert ordinary.io.config.parser.encode(Packet(PacketType.EVENT, "/", ["x"])).text == b'42["x"]'
 
@@ -291,10 +301,10 @@ class TestJson:
         async with serving(json=json) as served:
             with pytest.raises(EncodeError, match="JSON compliant"):
                 await served.io.emit("x", float("nan"))
-        async with serving(json=orjson) as served:
-            client, socket = await served.connect()
+        async with open_server(json=orjson) as server:
+            client, socket = await server.connect()
             await socket.emit("x", float("nan"))
-            assert await client.recv() == '2["x",null]'
+            assert await client.receive() == ("x", None)
 
     @pytest.mark.parametrize("text", ["2[NaN]", '2["x",-Infinity]', "2[", '2["x",' + "[" * 300 + "]" * 301])
     @pytest.mark.parametrize("module", [json, orjson])
@@ -309,17 +319,17 @@ class TestJson:
 
     @pytest.mark.parametrize("module", [json, orjson])
     async def test_what_the_module_does_not_know_is_refused_at_the_emit(self, module: Any) -> None:
-        async with serving(json=module) as served:
+        async with open_server(json=module) as server:
             with pytest.raises(EncodeError, match="a value of type set has no JSON form"):
-                await served.io.emit("x", {1})
+                await server.io.emit("x", {1})
             with pytest.raises(EncodeError, match="too many attachments"):
-                await served.io.emit("x", *[b""] * 11)
+                await server.io.emit("x", *[b""] * 11)
 
     @pytest.mark.parametrize("module", [json, orjson])
     async def test_a_false_placeholder_beside_bytes_is_refused_with_any_module(self, module: Any) -> None:
-        async with serving(json=module) as served:
+        async with open_server(json=module) as server:
             with pytest.raises(EncodeError, match="_placeholder"):
-                await served.io.emit("x", b"", {"a": 1, "_placeholder": True, "num": 9})
+                await server.io.emit("x", b"", {"a": 1, "_placeholder": True, "num": 9})
 
     async def test_a_codec_that_fails_ends_the_connection_and_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         class Fails(Upper):

@@ -18,7 +18,7 @@ from trio_socketio._server.rate import Meter, TokenBucket, byte_length
 from trio_socketio._server.throttled import ThrottledConnection
 
 from ..wire_client import settle
-from .support import TRANSPORTS, at_least, serving
+from .support import TRANSPORTS, at_least, open_server
 
 if TYPE_CHECKING:
     from trio_socketio import Socket
@@ -157,10 +157,10 @@ def test_the_option_is_a_rate_limit_or_none() -> None:
 
 
 async def test_without_a_limit_nothing_is_counted() -> None:
-    async with serving() as served:
-        await served.connect()
+    async with open_server() as server:
+        await server.connect()
 
-        assert [type(connection) for connection in served.io._connections] == [Connection]
+        assert [type(connection) for connection in server.io._connections] == [Connection]
 
 
 # "delay"
@@ -186,8 +186,8 @@ async def flood(client: Any, count: int) -> None:
 @both_transports
 async def test_a_client_that_sends_too_fast_is_read_at_the_rate_and_loses_nothing(transport: str) -> None:
     io, calls = noting(RateLimit(events=10, burst=2))
-    async with serving(io) as served, trio.open_nursery() as nursery:
-        pair = await served.connect(transport=transport)
+    async with open_server(io) as server, trio.open_nursery() as nursery:
+        pair = await server.connect(transport=transport)
         begun = trio.current_time()
 
         nursery.start_soon(flood, pair.client, 60)
@@ -203,11 +203,11 @@ async def test_a_client_that_sends_too_fast_is_read_at_the_rate_and_loses_nothin
 
 async def test_what_was_read_at_once_is_delivered_at_once_and_paid_for_afterwards() -> None:
     io, calls = noting(RateLimit(events=10, burst=1))
-    async with serving(io) as served:
-        pair = await served.connect(transport="polling")
+    async with open_server(io) as server:
+        pair = await server.connect(transport="polling")
         begun = trio.current_time()
 
-        await pair.client.send_raw(*[f'2["event",{number}]' for number in range(50)])
+        await pair.client.send_raw(*[f'42["event",{number}]' for number in range(50)])
         # The answer to the POST has come, so the debt is paid: 50 events, 10 of them from the burst, and one for next.
         assert trio.current_time() - begun == pytest.approx(4.1)
         assert [at for at, _ in calls] == [begun] * 50
@@ -217,8 +217,8 @@ async def test_what_was_read_at_once_is_delivered_at_once_and_paid_for_afterward
 @both_transports
 async def test_a_client_below_the_rate_is_never_delayed(transport: str) -> None:
     io, calls = noting(RateLimit(events=10, bytes=10_000))
-    async with serving(io) as served:
-        pair = await served.connect(transport=transport)
+    async with open_server(io) as server:
+        pair = await server.connect(transport=transport)
         begun = trio.current_time()
 
         for number in range(50):
@@ -230,8 +230,8 @@ async def test_a_client_below_the_rate_is_never_delayed(transport: str) -> None:
 
 async def test_others_are_not_delayed_with_it() -> None:
     io, calls = noting(RateLimit(events=1, burst=2))
-    async with serving(io) as served, trio.open_nursery() as nursery:
-        loud, quiet = await served.connect(), await served.connect()
+    async with open_server(io) as server, trio.open_nursery() as nursery:
+        loud, quiet = await server.connect(), await server.connect()
         nursery.start_soon(flood, loud.client, 20)
         await settle()
         assert loud.socket.conn.paused
@@ -248,17 +248,17 @@ async def test_others_are_not_delayed_with_it() -> None:
 async def test_each_socket_has_a_limit_of_its_own_and_coming_back_does_not_fill_it() -> None:
     io = Server(rate_limit=RateLimit(events=1, burst=4))
     io.of("/other")
-    async with serving(io) as served:
-        client, socket = await served.connect()
-        await client.join("/other")
+    async with open_server(io) as server:
+        client, socket = await server.connect()
+        other = await client.of("/other")
 
-        await client.send_raw(*['2["a"]', '2/other,["b"]'] * 3)
+        await client.send_raw(*['42["a"]', '42/other,["b"]'] * 3)
         await settle()
         assert not socket.conn.paused
 
-        await client.disconnect("/other")
-        await client.join("/other")
-        await client.emit("c", namespace="/other")
+        await other.disconnect()
+        await other.reconnect()
+        await other.emit("c")
         await settle()
         assert socket.conn.paused
 
@@ -267,23 +267,23 @@ async def test_a_socket_that_sends_too_fast_has_the_others_of_its_session_wait_w
     io = Server(rate_limit=RateLimit(events=1, burst=2))
     told: list[float] = []
     io.of("/other").on("connection", lambda socket: socket.on("quiet", lambda: told.append(trio.current_time())))
-    async with serving(io) as served:
-        client, _ = await served.connect(transport="polling")
-        await client.join("/other")
+    async with open_server(io) as server:
+        client = await server.client(transport="polling")
+        other = await client.of("/other")
         begun = trio.current_time()
 
-        await client.send_raw(*['2["loud"]'] * 4)
-        await client.emit("quiet", namespace="/other")
+        await client.send_raw(*['42["loud"]'] * 4)
+        await other.emit("quiet")
 
         assert told == [pytest.approx(begun + 3)]
 
 
 async def test_what_goes_to_no_socket_is_limited_too() -> None:
-    async with serving(rate_limit=RateLimit(bytes=1000)) as served:
-        client, socket = await served.connect()
+    async with open_server(rate_limit=RateLimit(bytes=1000)) as server:
+        client, socket = await server.connect()
 
         for number in range(10):
-            await client.send_raw(f'0/nowhere-{number},{{"x":"{"x" * 200}"}}')
+            await client.send_raw(f'40/nowhere-{number},{{"x":"{"x" * 200}"}}')
 
         await settle()
         assert socket.conn.paused
@@ -292,14 +292,14 @@ async def test_what_goes_to_no_socket_is_limited_too() -> None:
 async def test_limits_that_are_kept_of_namespaces_left_are_bounded() -> None:
     io = Server(rate_limit=RateLimit(events=100), max_namespaces=3)
     io.of(re.compile("^/dynamic-"))
-    async with serving(io) as served:
-        client, _ = await served.connect()
+    async with open_server(io) as server:
+        client = await server.client()
         (connection,) = io._connections
         assert isinstance(connection, ThrottledConnection)
         for number in range(10):
-            await client.join(f"/dynamic-{number}")
-            await client.emit("event", namespace=f"/dynamic-{number}")
-            await client.disconnect(f"/dynamic-{number}")
+            dynamic = await client.of(f"/dynamic-{number}")
+            await dynamic.emit("event")
+            await dynamic.disconnect()
 
         await settle()
 
@@ -309,36 +309,22 @@ async def test_limits_that_are_kept_of_namespaces_left_are_bounded() -> None:
 @both_transports
 async def test_a_delayed_client_is_no_silent_peer(transport: str) -> None:
     io, calls = noting(RateLimit(events=1), ping_interval=5.0, ping_timeout=1.0)
-    async with serving(io) as served:
-        pair = await served.connect(transport=transport)
-        client = pair.client
-        pings = 0
-
-        async def answer() -> None:
-            nonlocal pings
-            client.answer_pings = False
-            while True:
-                assert await client.recv() == "2"
-                pings += 1
-                await client.engine.send("3")
+    async with open_server(io) as server:
+        client, socket = await server.connect(transport=transport)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.send_raw, *['2["event",1]'] * 60)
-            if transport == "websocket":
-                nursery.start_soon(answer)
+            nursery.start_soon(client.send_raw, *['42["event",1]'] * 60)
             await trio.sleep(59)
-            nursery.cancel_scope.cancel()
 
-        assert len(calls) == 60
-        assert pair.socket.connected
-        if transport == "websocket":
-            assert pings > 0
+            assert len(calls) == 60
+            assert socket.connected
+            assert transport == "polling" or ("server", "websocket", "2") in client.wire
 
 
 async def test_the_server_can_still_emit_to_a_delayed_client_and_acks_come_when_their_turn_is() -> None:
     io, _ = noting(RateLimit(events=1, burst=2))
-    async with serving(io) as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect()
+    async with open_server(io) as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect()
         answers: list[tuple[float, Any]] = []
         begun = trio.current_time()
 
@@ -346,14 +332,14 @@ async def test_the_server_can_still_emit_to_a_delayed_client_and_acks_come_when_
             answer = await socket.emit_with_ack("question")
             answers.append((trio.current_time() - begun, answer))
 
-        await client.send_raw(*['2["event",1]'] * 5)
+        await client.send_raw(*['42["event",1]'] * 5)
         nursery.start_soon(ask)
-        id, data = await client.recv_event()
-        assert data == ["question"]
+        question = await client.receive()
+        assert (question.name, question.args) == ("question", ())
         await settle()
         assert socket.conn.paused
 
-        await client.ack(id or 0, "late")
+        await question.ack("late")
         await trio.sleep(10)
 
         assert [answer for _, answer in answers] == ["late"]
@@ -362,9 +348,9 @@ async def test_the_server_can_still_emit_to_a_delayed_client_and_acks_come_when_
 
 async def test_a_delayed_client_that_leaves_leaves_nothing() -> None:
     io, _ = noting(RateLimit(events=0.001))
-    async with serving(io) as served:
-        client, socket = await served.connect()
-        await client.send_raw(*['2["event",1]'] * 5)
+    async with open_server(io) as server:
+        client, socket = await server.connect()
+        await client.send_raw(*['42["event",1]'] * 5)
         await settle()
         assert socket.conn.paused
 
@@ -375,8 +361,8 @@ async def test_a_delayed_client_that_leaves_leaves_nothing() -> None:
 
 async def test_what_comes_during_a_pause_makes_it_longer() -> None:
     io, _ = noting(RateLimit(events=1, burst=2))
-    async with serving(io) as served:
-        _, socket = await served.connect()
+    async with open_server(io) as server:
+        _, socket = await server.connect()
         (connection,) = io._connections
         # A reader may have more at hand when the pause begins, and may have to wait before it delivers that.
         for _ in range(3):
@@ -401,9 +387,9 @@ async def test_handlers_that_are_behind_keep_a_client_paused_when_its_tokens_are
             started.append(number)
             await trio.sleep(5)
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
-        await client.send_raw('2["event",1]', '2["event",2]')
+    async with open_server(io) as server:
+        client, socket = await server.connect()
+        await client.send_raw('42["event",1]', '42["event",2]')
         await trio.sleep(3)
         assert socket.conn.paused
         assert started == [1]
@@ -419,15 +405,15 @@ async def test_handlers_that_are_behind_keep_a_client_paused_when_its_tokens_are
 @both_transports
 async def test_bytes_are_limited_attachments_and_acknowledgements_included(transport: str) -> None:
     io, _ = noting(RateLimit(bytes=1000, burst=1))
-    async with serving(io) as served, trio.open_nursery() as nursery:
-        pair = await served.connect(transport=transport)
+    async with open_server(io) as server, trio.open_nursery() as nursery:
+        pair = await server.connect(transport=transport)
         nursery.start_soon(pair.client.emit, "unknown", b"x" * 3000)
         await settle()
         assert pair.socket.conn.paused
         await trio.sleep(4)
         assert not pair.socket.conn.paused
 
-        nursery.start_soon(pair.client.ack, 99, "x" * 3000)
+        nursery.start_soon(pair.client.send_raw, f'4399["{"x" * 3000}"]')
         await settle()
         assert pair.socket.conn.paused
 
@@ -441,19 +427,18 @@ async def test_a_client_that_sends_too_many_events_is_disconnected_and_told(
 ) -> None:
     caplog.set_level(logging.INFO, "trio_socketio")
     io, calls = noting(RateLimit(events=5, burst=2, on_excess="disconnect"))
-    async with serving(io) as served:
-        pair = await served.connect(transport=transport)
+    async with open_server(io) as server:
+        pair = await server.connect(transport=transport)
         ends: list[Any] = []
         pair.socket.on("disconnect", lambda *why: ends.append(why))
 
-        await pair.client.send_raw(*[f'2["event",{number}]' for number in range(30)])
+        await pair.client.send_raw(*[f'42["event",{number}]' for number in range(30)])
         await pair.socket.ended.wait()
 
+        assert not pair.socket.conn.phase.open
         assert [value for _, value in calls] == list(range(10))
         assert ends == [("server namespace disconnect", "rate limit: more than 5 events a second (burst: 10)")]
-        assert await pair.client.recv() == "1"
-        await pair.client.lost()
-        assert pair.socket.conn.closed_because is not None
+        assert await pair.client.wait_disconnected() == "io server disconnect"
         (line,) = [line for line in at_least(caplog, logging.INFO) if "too much" in line]
         assert "more than 5 events a second (burst: 10)" in line
         assert at_least(caplog, logging.WARNING) == []
@@ -462,13 +447,12 @@ async def test_a_client_that_sends_too_many_events_is_disconnected_and_told(
 async def test_all_sockets_of_such_a_client_end_and_nobody_elses() -> None:
     io = Server(rate_limit=RateLimit(events=1, on_excess="disconnect"))
     io.of("/other")
-    async with serving(io) as served:
-        client, socket = await served.connect()
-        other = (await client.join("/other"))["sid"]
-        bystander = await served.connect()
-        sockets = [socket, io.of("/other").sockets[other]]
+    async with open_server(io) as server:
+        client, socket = await server.connect()
+        sockets = [socket, server.socket_of(await client.of("/other"))]
+        bystander = await server.connect()
 
-        await client.send_raw('2["a"]', '2["b"]')
+        await client.send_raw('42["a"]', '42["b"]')
         for ended in sockets:
             await ended.ended.wait()
 
@@ -479,8 +463,8 @@ async def test_all_sockets_of_such_a_client_end_and_nobody_elses() -> None:
 @both_transports
 async def test_a_message_larger_than_the_burst_is_too_much_by_itself(transport: str) -> None:
     io, calls = noting(RateLimit(bytes=1000, on_excess="disconnect"))
-    async with serving(io) as served:
-        pair = await served.connect(transport=transport)
+    async with open_server(io) as server:
+        pair = await server.connect(transport=transport)
         ends: list[Any] = []
         pair.socket.on("disconnect", lambda *why: ends.append(why))
 
@@ -495,11 +479,11 @@ async def test_a_message_larger_than_the_burst_is_too_much_by_itself(transport: 
 @both_transports
 async def test_a_client_that_stays_within_its_limit_is_not_disconnected(transport: str) -> None:
     io, calls = noting(RateLimit(events=4, on_excess="disconnect"))
-    async with serving(io) as served:
-        pair = await served.connect(transport=transport)
+    async with open_server(io) as server:
+        pair = await server.connect(transport=transport)
 
         for _ in range(20):
-            await pair.client.send_raw(*['2["event",1]'] * 4)
+            await pair.client.send_raw(*['42["event",1]'] * 4)
             await trio.sleep(1.001)
 
         assert len(calls) == 80

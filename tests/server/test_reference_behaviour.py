@@ -1,4 +1,7 @@
-"""What programs that come from Node.js rely on, where no other test has said it by its name."""
+"""What programs that come from Node.js rely on, where no other test has said it by its name.
+
+Clients are raw where one breaks the protocol, and where it matters what comes with one poll.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from trio_socketio import ConnectionStateRecovery, Server
+from trio_socketio import ConnectionStateRecovery, Server, SocketDisconnected
 from trio_socketio.abc import MemoryAdapter
 
 from ..wire_client import SessionLost, settle
-from .support import TRANSPORTS, Served, received, serving
+from .support import TRANSPORTS, open_server, serving, stop_polling
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_socketio import Namespace, Socket
-
-    from ..wire_client import SioClient
+    from trio_socketio.testing import MemoryClient
 
 # Options
 
@@ -50,11 +52,11 @@ def test_recovery_is_by_default_for_two_minutes_and_without_the_middlewares() ->
 
 
 async def test_a_slash_at_the_end_of_the_path_makes_no_difference() -> None:
-    async with serving(path="/chat/") as served:
-        assert served.io.engine.config.path == "/chat"
-        client, socket = await served.connect()
+    async with open_server(path="/chat/") as server:
+        assert server.io.engine.config.path == "/chat"
+        client, socket = await server.connect()
         await socket.emit("x")
-        assert await client.recv() == '2["x"]'
+        assert await client.receive() == ("x",)
 
 
 async def test_the_adapter_option_is_asked_once_for_each_namespace() -> None:
@@ -64,11 +66,11 @@ async def test_the_adapter_option_is_asked_once_for_each_namespace() -> None:
         made.append(namespace)
         return MemoryAdapter(namespace)
 
-    async with serving(adapter=make) as served:
-        io = served.io
+    async with open_server(adapter=make) as server:
+        io = server.io
         other = io.of("/other")
         parent = io.of(re.compile("^/dynamic-"))
-        await served.connect_many(2, "/dynamic-1")
+        await server.connect_many(2, "/dynamic-1")
         dynamic = io.of("/dynamic-1")
         io.of("/other")
 
@@ -89,22 +91,22 @@ async def test_listeners_and_middlewares_of_the_server_are_those_of_the_main_nam
     io.on("connection", lambda socket: told.append(f"connection {socket.namespace.name}"))
     io.handle("x", lambda socket: told.append(f"x {socket.namespace.name}"))
 
-    async with serving(io) as served:
+    async with open_server(io) as server:
         for name in ("/other", "/"):
-            client, _ = await served.connect(name)
+            client = await server.client(name)
             await client.emit("x")
             await settle()
 
-        assert served.io.of("/") is io.sockets
+        assert server.io.of("/") is io.sockets
         assert told == ["middleware /", "connection /", "x /"]
 
 
 async def test_operations_of_the_server_are_those_of_the_main_namespace_alone() -> None:
-    async with serving() as served:
-        io = served.io
+    async with open_server() as server:
+        io = server.io
         other = io.of("/other")
-        main_client, main = await served.connect()
-        other_client, elsewhere = await served.connect("/other")
+        main_client, main = await server.connect()
+        other_client, elsewhere = await server.connect("/other")
 
         await io.emit("x")
         await io.sockets_join(["a", "b"])
@@ -116,8 +118,9 @@ async def test_operations_of_the_server_are_those_of_the_main_namespace_alone() 
         await io.disconnect_sockets()
         await main.ended.wait()
 
-        assert await received(main_client) == ['2["x"]', "1"]
-        assert await received(other_client) == []
+        assert await main_client.receive_all() == [("x",)]
+        assert await main_client.wait_disconnected() == "io server disconnect"
+        assert await other_client.receive_all() == []
         assert elsewhere.connected
 
 
@@ -132,47 +135,45 @@ async def test_close_ends_sockets_of_static_and_of_dynamic_namespaces_without_a_
     for namespace in namespaces:
         namespace.on("connection", connected)
 
-    async with serving(io) as served:
-        client, _ = await served.connect()
-        await client.join("/static")
-        await client.join("/dynamic-1")
+    async with open_server(io) as server:
+        client = await server.client()
+        clients = [client, await client.of("/static"), await client.of("/dynamic-1")]
 
         await io.close()
 
         assert sorted(told) == [(name, "server shutting down") for name in ("/", "/dynamic-1", "/static")]
         assert [namespace.sockets for namespace in io.namespaces.values()] == [{}, {}, {}]
-        assert isinstance(await client.lost(), SessionLost)
+        assert [await each.wait_disconnected() for each in clients] == ["transport close"] * 3
 
 
 # Sockets
 
 
 async def test_ids_are_random_texts_of_at_least_twenty_characters() -> None:
-    async with serving() as served:
-        ids = {pair.socket.id for pair in await served.connect_many(5)}
+    async with open_server() as server:
+        ids = {pair.socket.id for pair in await server.connect_many(5)}
 
         assert len(ids) == 5
         assert min(len(id) for id in ids) >= 20
 
 
 async def test_each_socket_has_an_empty_dict_for_data_that_is_fetched_with_it() -> None:
-    async with serving() as served:
-        first, second = [pair.socket for pair in await served.connect_many(2)]
+    async with open_server() as server:
+        first, second = [pair.socket for pair in await server.connect_many(2)]
         assert (first.data, second.data) == ({}, {})
 
         first.data["name"] = "Ann"
 
-        fetched = {socket.id: socket.data for socket in await served.io.fetch_sockets()}
+        fetched = {socket.id: socket.data for socket in await server.io.fetch_sockets()}
         assert fetched == {first.id: {"name": "Ann"}, second.id: {}}
 
 
 async def test_sockets_of_one_session_share_its_first_request_and_have_their_own_auth() -> None:
-    async with serving() as served:
-        other = served.io.of("/other")
+    async with open_server() as server:
+        server.io.of("/other")
         before = int(time.time())
-        client = await served.net.connect_socketio("/", {"a": 1}, query="&token=1")
-        main = served.io.sockets.sockets[client.sid]
-        second = other.sockets[(await client.join("/other", {"b": 2}))["sid"]]
+        client, main = await server.connect(auth={"a": 1}, query={"token": "1"})
+        second = server.socket_of(await client.of("/other", {"b": 2}))
 
         assert main.conn is second.conn
         assert main.request is second.request is main.conn.request
@@ -191,12 +192,13 @@ async def test_what_a_middleware_emits_comes_before_the_answer_to_connect() -> N
     async def greet(socket: Socket) -> None:
         await socket.emit("early")
 
-    async with serving(io) as served:
-        client = await served.net.open_socketio()
-        await client.send_raw("0")
+    async with open_server(io) as server:
+        client = await server.client()
 
-        assert await client.recv() == '2["early"]'
-        assert str(await client.recv()).startswith('0{"sid":')
+        _, early, answer = [str(packet.data) for packet in client.wire if packet.sender == "server"]
+        assert early == '42["early"]'
+        assert answer.startswith('40{"sid":')
+        assert await client.receive_all() == [("early",)]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -220,10 +222,10 @@ async def test_a_connection_listener_that_was_removed_hears_of_no_more_clients()
     def goes(socket: Socket) -> None:
         told.append("goes")
 
-    async with serving(io) as served:
-        await served.connect()
+    async with open_server(io) as server:
+        await server.connect()
         io.off("connection", goes)
-        await served.connect()
+        await server.connect()
 
     assert told == ["stays", "goes", "stays"]
 
@@ -233,9 +235,9 @@ async def test_a_connection_listener_that_was_removed_hears_of_no_more_clients()
 
 @pytest.mark.parametrize("namespace", ["/", "/other"])
 async def test_the_id_of_a_socket_is_a_room_that_can_be_chosen_and_left_out(namespace: str) -> None:
-    async with serving() as served:
-        nsp = served.io.of(namespace)
-        (first, one), (second, two), (third, _) = await served.connect_many(3, namespace)
+    async with open_server() as server:
+        nsp = server.io.of(namespace)
+        (first, one), (second, two), (third, _) = await server.connect_many(3, namespace)
 
         await nsp.to(one.id).emit("to one")
         await nsp.except_(one.id).emit("not to one")
@@ -243,37 +245,38 @@ async def test_the_id_of_a_socket_is_a_room_that_can_be_chosen_and_left_out(name
         await one.to(one.id).emit("to nobody")
         await one.to(two.id).emit("private")
 
-        prefix = "2" if namespace == "/" else f"2{namespace},"
-        assert await received(first) == [prefix + '["to one"]']
-        assert await received(second) == [prefix + '["not to one"]', prefix + '["private"]']
-        assert await received(third) == [prefix + '["not to one"]', prefix + '["to the third"]']
+        assert await first.receive_all() == [("to one",)]
+        assert await second.receive_all() == [("not to one",), ("private",)]
+        assert await third.receive_all() == [("not to one",), ("to the third",)]
 
 
 async def test_an_empty_list_of_rooms_is_everybody() -> None:
-    async with serving() as served:
-        pairs = await served.connect_many(2)
+    async with open_server() as server:
+        pairs = await server.connect_many(2)
 
-        await served.io.to([]).emit("x")
+        await server.io.to([]).emit("x")
 
-        assert [await received(pair.client) for pair in pairs] == [['2["x"]']] * 2
+        assert [await pair.client.receive_all() for pair in pairs] == [[("x",)]] * 2
 
 
 async def test_a_volatile_broadcast_is_dropped_for_each_client_that_cannot_take_it_at_once() -> None:
-    async with serving() as served:
-        ready, _ = await served.connect()
-        polling, _ = await served.connect(transport="polling")  # which has no GET under way
+    async with open_server() as server:
+        ready = await server.client()
+        busy, socket = await server.connect(transport="polling")
+        await stop_polling(busy, socket)
 
-        await served.io.volatile.emit("volatile")
-        await served.io.emit("regular")
+        await server.io.volatile.emit("volatile")
+        await server.io.emit("regular")
+        busy.resume_reading()
 
-        assert await received(ready) == ['2["volatile"]', '2["regular"]']
-        assert await received(polling) == ['2["regular"]']
+        assert await ready.receive_all() == [("volatile",), ("regular",)]
+        assert await busy.receive_all() == [("for the poll that pends",), ("regular",)]
 
 
 async def test_a_room_is_there_from_its_first_member_to_its_last() -> None:
-    async with serving() as served:
-        rooms = served.io.adapter.rooms
-        (_, one), (client, two) = await served.connect_many(2)
+    async with open_server() as server:
+        rooms = server.io.adapter.rooms
+        (_, one), (client, two) = await server.connect_many(2)
         await one.join("room")
         await two.join("room")
         assert set(rooms["room"]) == {one.id, two.id}
@@ -284,36 +287,44 @@ async def test_a_room_is_there_from_its_first_member_to_its_last() -> None:
         await two.ended.wait()
 
         assert set(rooms) == {one.id}
-        assert set(served.io.adapter.sids) == {one.id}
+        assert set(server.io.adapter.sids) == {one.id}
 
 
 # Which ends a client may come back from
 
 
-async def violate(served: Served, client: SioClient, socket: Socket) -> None:
-    await client.send_raw("0")
+async def violate(io: Server, client: MemoryClient, socket: Socket) -> None:
+    await client.send_raw("40")
 
 
-async def be_silent(served: Served, client: SioClient, socket: Socket) -> None:
+async def violate_between_polls(io: Server, client: MemoryClient, socket: Socket) -> None:
+    await stop_polling(client, socket)
+    await client.send_raw("40")
+    client.resume_reading()
+
+
+async def be_silent(io: Server, client: MemoryClient, socket: Socket) -> None:
+    client.stop_reading()  # pings
     await trio.sleep(60)
+    client.resume_reading()
 
 
-async def discard(served: Served, client: SioClient, socket: Socket) -> None:
+async def discard(io: Server, client: MemoryClient, socket: Socket) -> None:
     socket.conn.close(discard=True)
 
 
-ENDS: dict[str, tuple[Callable[[Served, SioClient, Socket], Awaitable[Any]], str, bool]] = {
-    "client leaves": (lambda s, client, _: client.disconnect(), "client namespace disconnect", False),
-    "disconnect": (lambda s, c, socket: socket.disconnect(), "server namespace disconnect", False),
-    "disconnect with close": (lambda s, c, socket: socket.disconnect(True), "server namespace disconnect", False),
-    "disconnect_sockets": (lambda served, c, s: served.io.disconnect_sockets(), "server namespace disconnect", False),
-    "unknown engine packet": (lambda s, client, _: client.engine.send("x"), "parse error", False),
-    "close of the server": (lambda served, c, s: served.io.close(), "server shutting down", True),
+ENDS: dict[str, tuple[Callable[[Server, MemoryClient, Socket], Awaitable[Any]], str, bool]] = {
+    "client leaves": (lambda io, client, _: client.disconnect(), "client namespace disconnect", False),
+    "disconnect": (lambda io, _, socket: socket.disconnect(), "server namespace disconnect", False),
+    "disconnect with close": (lambda io, _, socket: socket.disconnect(True), "server namespace disconnect", False),
+    "disconnect_sockets": (lambda io, _, socket: io.disconnect_sockets(), "server namespace disconnect", False),
+    "unknown engine packet": (lambda io, client, _: client.send_raw("x"), "parse error", False),
+    "close of the server": (lambda io, _, socket: io.close(), "server shutting down", True),
     "close of the session": (discard, "forced close", True),
     "violation": (violate, "forced close", True),
-    "violation on polling": (violate, "forced server close", True),
-    "client closes": (lambda s, client, _: client.close(), "transport close", True),
-    "ping of the client": (lambda s, client, _: client.engine.send("2"), "transport error", True),
+    "violation on polling": (violate_between_polls, "forced server close", True),
+    "client closes": (lambda io, client, _: client.close(), "transport close", True),
+    "ping of the client": (lambda io, client, _: client.send_raw("2"), "transport error", True),
     "silence": (be_silent, "ping timeout", True),
 }
 
@@ -321,22 +332,22 @@ ENDS: dict[str, tuple[Callable[[Served, SioClient, Socket], Awaitable[Any]], str
 @pytest.mark.parametrize("way", ENDS)
 async def test_the_reason_of_the_end_decides_whether_a_client_may_come_back(way: str) -> None:
     end, reason, comes_back = ENDS[way]
-    async with serving(connection_state_recovery=True) as served:
-        client = await served.net.open_socketio("polling" if "polling" in way else "websocket")
-        answer = await client.join("/")
-        socket = served.io.sockets.sockets[answer["sid"]]
+    async with open_server(connection_state_recovery=True) as server:
+        client, socket = await server.connect(transport="polling" if "polling" in way else "websocket")
+        pid = client.pid
         reasons: list[str] = []
         socket.on("disconnect", reasons.append)
 
-        with suppress(SessionLost):  # what a client that is cut off sees is not the point here
-            await end(served, client, socket)
+        with suppress(SocketDisconnected):  # what a client that is cut off sees is not the point here
+            await end(server.io, client, socket)
         with trio.fail_after(60):
             await socket.ended.wait()
-        again = await (await served.net.open_socketio()).join("/", {"pid": answer["pid"]})
+            await client.wait_disconnected()
+        await client.reconnect()
 
         assert reasons == [reason]
-        assert (again["sid"] == answer["sid"], again["pid"] == answer["pid"]) == (comes_back, comes_back)
-        assert served.io.sockets.sockets[again["sid"]].recovered is comes_back
+        assert (client.id == socket.id, client.pid == pid) == (comes_back, comes_back)
+        assert server.socket_of(client).recovered is comes_back
 
 
 async def test_what_was_missed_and_the_answer_to_connect_come_with_one_poll() -> None:

@@ -1,4 +1,7 @@
-"""The small print of Node's server on what is emitted and how it is answered; see also its neighbours."""
+"""The small print of Node's server on what is emitted and how it is answered; see also its neighbours.
+
+Clients are raw where the ids and the namespaces in packets matter, or one emits what no client may.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from trio_socketio import AckTimeout, ReservedEventError, Server
 from trio_socketio.abc import DefaultParser, MemoryAdapter
 
 from ..wire_client import SessionLost, settle
-from .support import TRANSPORTS, received, serving
+from .support import TRANSPORTS, open_server, received, serving, stop_polling
 
 if TYPE_CHECKING:
     from trio_socketio import Namespace, Socket
@@ -22,15 +25,15 @@ if TYPE_CHECKING:
 
 
 async def test_error_is_an_event_like_others_in_both_directions() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         got: list[Any] = []
         socket.on("error", got.append)
 
         await client.emit("error", "of the client")
         await socket.emit("error", "of the server")
 
-        assert await client.recv() == '2["error","of the server"]'
+        assert await client.receive() == ("error", "of the server")
         assert got == ["of the client"]
         assert socket.connected
 
@@ -59,23 +62,24 @@ async def test_an_acknowledgement_has_the_id_of_its_event_and_the_attachments_in
 
 
 async def test_a_timeout_of_zero_asks_and_is_over_at_once_and_a_late_answer_disturbs_nobody() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         begun = trio.current_time()
 
         with pytest.raises(AckTimeout):
             await socket.timeout(0).emit_with_ack("of one")
         with pytest.raises(AckTimeout) as caught:
-            await served.io.timeout(0).emit_with_ack("of all")
+            await server.io.timeout(0).emit_with_ack("of all")
 
         assert trio.current_time() == begun
         assert caught.value.responses == []
         assert socket.statistics().pending_acks == 0
-        assert await received(client) == ['20["of one"]', '21["of all"]']
-        for id in (0, 1):
-            await client.ack(id, "late")
+        questions = await client.receive_all()
+        assert questions == [("of one",), ("of all",)]
+        for question in questions:
+            await question.ack("late")
         await socket.emit("fine")
-        assert await client.recv() == '2["fine"]'
+        assert await client.receive() == ("fine",)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -126,23 +130,22 @@ async def test_a_broadcast_is_encoded_once_for_all_its_recipients() -> None:
             encoded.append(packet.data)
             return super().encode(packet, compress)
 
-    async with serving(parser=Counting()) as served:
-        pairs = await served.connect_many(5)
+    async with open_server(parser=Counting()) as server:
+        pairs = await server.connect_many(5)
         encoded.clear()
 
-        await served.io.emit("event", b"x")
+        await server.io.emit("event", b"x")
         with pytest.raises(AckTimeout):
-            await served.io.timeout(0).emit_with_ack("question")
+            await server.io.timeout(0).emit_with_ack("question")
 
         assert encoded == [["event", b"x"], ["question"]]
         for pair in pairs:
-            assert (await pair.client.recv_event())[1] == ["event", b"x"]
-            assert (await pair.client.recv_event())[1] == ["question"]
+            assert await pair.client.receive_all() == [("event", b"x"), ("question",)]
 
 
 async def test_handlers_that_are_changed_by_another_count_from_the_next_event_on() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
         calls: list[str] = []
 
         def late() -> None:
@@ -168,29 +171,29 @@ async def test_handlers_that_are_changed_by_another_count_from_the_next_event_on
 async def test_every_namespace_counts_its_questions_from_zero() -> None:
     async with serving() as served:
         namespaces: list[Namespace] = [served.io.sockets, served.io.of("/other")]
-        clients = [(await served.connect(namespace.name)).client for namespace in namespaces]
+        pairs = [await served.connect(namespace.name) for namespace in namespaces]
 
-        for namespace in namespaces:
-            for _ in range(2):
+        for namespace, pair in zip(namespaces, pairs, strict=True):
+            for asking in (pair.socket, namespace):
                 with pytest.raises(AckTimeout):
-                    await namespace.timeout(0).emit_with_ack("question")
+                    await asking.timeout(0).emit_with_ack("question")
 
-        assert await received(clients[0]) == ['20["question"]', '21["question"]']
-        assert await received(clients[1]) == ['2/other,0["question"]', '2/other,1["question"]']
+        assert await received(pairs[0].client) == ['20["question"]', '21["question"]']
+        assert await received(pairs[1].client) == ['2/other,0["question"]', '2/other,1["question"]']
 
 
 async def test_of_a_volatile_question_only_those_who_could_be_asked_are_awaited() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        ready, _ = await served.connect()
-        _, busy = await served.connect(transport="polling")  # which has no GET under way
+    async with open_server() as server, trio.open_nursery() as nursery:
+        ready = await server.client()
+        client, busy = await server.connect(transport="polling")
+        await stop_polling(client, busy)
         answers: list[Any] = []
 
         async def ask() -> None:
-            answers.append(await served.io.volatile.emit_with_ack("question"))
+            answers.append(await server.io.volatile.emit_with_ack("question"))
 
         nursery.start_soon(ask)
-        id, _ = await ready.recv_event()
-        await ready.ack(id or 0, "here")
+        await (await ready.receive()).ack("here")
         await settle()
 
         assert answers == [["here"]]
@@ -198,23 +201,27 @@ async def test_of_a_volatile_question_only_those_who_could_be_asked_are_awaited(
 
 
 async def test_flags_of_a_socket_are_kept_by_every_broadcast_that_begins_there() -> None:
-    async with serving() as served:
-        (first, socket), (second, _) = await served.connect_many(2)
-        busy, _ = await served.connect(transport="polling")  # which has no GET under way
+    async with open_server() as server:
+        (first, socket), (second, _) = await server.connect_many(2)
+        busy, polling = await server.connect(transport="polling")
+        await stop_polling(busy, polling)
 
         for number, operator in enumerate(
             (socket.volatile.local, socket.volatile.broadcast, socket.volatile.except_("nobody"))
         ):
             await settle()
             await operator.emit("event", number)
+        busy.resume_reading()
 
-        assert await received(first) == await received(busy) == []
-        assert await received(second) == [f'2["event",{number}]' for number in range(3)]
+        assert await first.receive_all() == []
+        assert await busy.receive_all() == [("for the poll that pends",)]
+        assert await second.receive_all() == [("event", number) for number in range(3)]
 
 
 async def test_a_question_that_waits_for_room_in_the_outbox_is_over_in_its_time() -> None:
-    async with serving(max_outbox_packets=4) as served:
-        client, socket = await served.connect(transport="polling")
+    async with open_server(max_outbox_packets=4) as server:
+        client, socket = await server.connect(transport="polling")
+        await stop_polling(client, socket)
         for number in range(3):
             socket.emit_nowait("event", number)
         begun = trio.current_time()
@@ -224,12 +231,13 @@ async def test_a_question_that_waits_for_room_in_the_outbox_is_over_in_its_time(
 
         assert trio.current_time() == begun + 5
         assert socket.statistics().pending_acks == 0
-        assert await received(client) == [f'2["event",{number}]' for number in range(3)]
+        client.resume_reading()
+        assert (await client.receive_all())[1:] == [("event", number) for number in range(3)]
 
 
 async def test_a_cancelled_question_was_not_asked() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
         for ask in (socket.emit_with_ack, socket.timeout(5).emit_with_ack, socket.volatile.emit_with_ack):
             with trio.CancelScope() as scope:
@@ -237,7 +245,7 @@ async def test_a_cancelled_question_was_not_asked() -> None:
                 await ask("question")
             assert scope.cancelled_caught
 
-        assert await received(client) == []
+        assert await client.receive_all() == []
 
 
 # Connection state recovery
@@ -253,14 +261,12 @@ async def test_without_the_option_an_adapter_that_could_recover_is_not_asked_to(
         async def restore_session(self, pid: str, offset: str | None) -> None:
             asked.append("restore")
 
-    async with serving(adapter=Able) as served:
-        client = await served.net.open_socketio()
-        answer = await client.join("/", {"pid": "p", "offset": "o"})
-        socket = served.io.sockets.sockets[answer["sid"]]
+    async with open_server(adapter=Able) as server:
+        client, socket = await server.connect(auth={"pid": "p", "offset": "o"})
+        assert client.wire[-1].data == f'40{{"sid":"{client.id}"}}'
         await client.drop()
         await socket.ended.wait()
 
-        assert list(answer) == ["sid"]
         assert asked == []
 
 
@@ -272,9 +278,9 @@ async def test_what_a_middleware_emits_has_no_offset_because_nobody_could_miss_i
         await socket.emit("early")
         socket.emit_nowait("early too")
 
-    async with serving(io) as served:
-        client = await served.net.open_socketio()
-        await client.send_raw("0")
+    async with open_server(io) as server:
+        client = await server.client()
 
-        assert [await client.recv(), await client.recv()] == ['2["early"]', '2["early too"]']
-        assert sorted(json.loads(str(await client.recv())[1:])) == ["pid", "sid"]
+        _, *early, answer = [str(packet.data) for packet in client.wire if packet.sender == "server"]
+        assert early == ['42["early"]', '42["early too"]']
+        assert sorted(json.loads(answer[2:])) == ["pid", "sid"]

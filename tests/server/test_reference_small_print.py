@@ -1,4 +1,7 @@
-"""The small print of Node's server, as far as no other test has said it by its name; see also its neighbours."""
+"""The small print of Node's server, as far as no other test has said it by its name; see also its neighbours.
+
+Clients are raw where they break the protocol, and where a session stays in which nobody is in a namespace.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,11 @@ import trio
 from trio_socketio import ConnectionRefused, Server
 from trio_socketio.abc import MemoryAdapter
 
-from ..wire_client import ConnectError, SessionLost, open_app
-from .support import TRANSPORTS, received, serving
+from .support import TRANSPORTS, dismissed, open_server, serving
 
 if TYPE_CHECKING:
     from trio_socketio import Socket
-
-    from ..wire_client import Net
+    from trio_socketio.testing.pytest_plugin import OpenClient
 
 both_transports = pytest.mark.parametrize("transport", TRANSPORTS)
 
@@ -24,15 +25,15 @@ both_transports = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 async def test_clients_of_the_engine_and_sockets_of_the_main_namespace_are_counted_apart() -> None:
-    async with serving() as served:
-        io = served.io
+    async with open_server() as server:
+        io = server.io
         io.of("/other")
         io.engine.generate_id = lambda request: f"chosen-{io.engine.clients_count}"
-        await served.connect("/other")
-        client, socket = await served.connect()
+        await server.connect("/other")
+        client, socket = await server.connect()
 
         assert (io.engine.clients_count, len(io.of("/").sockets)) == (2, 1)
-        assert client.engine.sid == socket.conn.id == "chosen-1"
+        assert client.session_id == socket.conn.id == "chosen-1"
         assert socket.id != socket.conn.id
 
 
@@ -52,8 +53,8 @@ async def test_connect_and_connection_are_one_event_whose_listeners_are_told_in_
     io.on("connect", lambda: told.append("second"))
     io.on("connection", lambda: told.append("third"))
 
-    async with serving(io) as served:
-        await served.connect()
+    async with open_server(io) as server:
+        await server.connect()
 
     assert told == ["first", "second", "third"]
 
@@ -82,30 +83,30 @@ async def test_a_server_does_not_start_with_an_adapter_that_cannot_and_ends_thos
     io = Server(adapter=lambda namespace: Moody(namespace, ends))
     io.of("/no-start")
 
-    async with open_app(io, running=False):
-        with pytest.raises(OSError, match=r"^no bus$"):
-            async with io.running():
-                raise AssertionError("it is not running")
+    with pytest.raises(OSError, match=r"^no bus$"):
+        async with io.running():
+            raise AssertionError("it is not running")
 
     assert not io.is_running
     assert ends == ["/"]
 
 
-async def test_an_adapter_that_fails_at_its_end_says_so_and_keeps_nobody_else_from_ending() -> None:
+async def test_an_adapter_that_fails_at_its_end_says_so_and_keeps_nobody_else_from_ending(
+    memory_client: OpenClient,
+) -> None:
     ends: list[str] = []
     reasons: list[str] = []
     io = Server(adapter=lambda namespace: Moody(namespace, ends))
     for name in ("/no-end", "/other"):
         io.of(name).on("connection", lambda socket: socket.on("disconnect", reasons.append))
 
-    async def serve(net: Net) -> None:
+    async def serve() -> None:
         async with io.running():
-            client = await net.connect_socketio("/no-end")
-            await client.join("/other")
+            client = await memory_client(io, "/no-end")
+            await client.of("/other")
 
-    async with open_app(io, running=False) as net:
-        with pytest.raises(OSError, match="no bus any more"):
-            await serve(net)
+    with pytest.raises(OSError, match="no bus any more"):
+        await serve()
 
     assert not io.is_running
     assert sorted(ends) == ["/", "/no-end", "/other"]
@@ -113,10 +114,10 @@ async def test_an_adapter_that_fails_at_its_end_says_so_and_keeps_nobody_else_fr
 
 
 async def test_filters_of_a_namespace_choose_whom_its_operations_reach() -> None:
-    async with serving() as served:
-        admin = served.io.of("/admin")
-        (first, one), (second, two), (_, three) = await served.connect_many(3, "/admin")
-        _, main = await served.connect()
+    async with open_server() as server:
+        admin = server.io.of("/admin")
+        (first, one), (second, two), (_, three) = await server.connect_many(3, "/admin")
+        _, main = await server.connect()
         for socket in (one, two, main):
             await socket.join("room1")
         await two.join("room2")
@@ -132,16 +133,18 @@ async def test_filters_of_a_namespace_choose_whom_its_operations_reach() -> None
         assert three.rooms == {three.id, "newer"}
         assert main.rooms == {main.id, "room1"}
         assert main.connected
-        assert await received(first) == ["1/admin,"]
-        assert (one.connected, two.connected, await received(second)) == (False, True, [])
+        assert (one.connected, two.connected) == (False, True)
+        assert await dismissed(first)
+        assert await second.receive_all() == []
+        assert second.connected
 
 
 async def test_listeners_of_an_adapter_hear_of_the_rooms_of_connected_sockets() -> None:
-    async with serving() as served:
+    async with open_server() as server:
         told: list[tuple[str, ...]] = []
         for event in ("create-room", "join-room", "leave-room", "delete-room"):
-            served.io.adapter.on(event, lambda *args, event=event: told.append((event, *args)))
-        client, socket = await served.connect()
+            server.io.adapter.on(event, lambda *args, event=event: told.append((event, *args)))
+        client, socket = await server.connect()
         await socket.join("room")
         await client.disconnect()
         await socket.ended.wait()
@@ -167,17 +170,17 @@ async def test_a_socket_in_its_middlewares_is_found_by_nobody_but_may_join_rooms
         await io.in_("room").sockets_join("another")
         await io.in_("room").disconnect_sockets()
 
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
 
         assert found == [([], [], {})]
         assert socket.rooms == {socket.id, "room"}
-        assert await received(client) == []
+        assert await client.receive_all() == []
 
 
 async def test_a_client_without_an_origin_and_without_tls_is_neither_from_elsewhere_nor_secure() -> None:
-    async with serving() as served:
-        _, socket = await served.connect()
+    async with open_server() as server:
+        _, socket = await server.connect()
 
         assert (socket.handshake.xdomain, socket.handshake.secure) == (False, False)
         assert socket.request.headers["host"] == socket.handshake.headers["host"]
@@ -194,19 +197,23 @@ async def test_disconnect_does_nothing_to_one_who_is_not_connected(close: bool, 
         if socket.handshake.auth:
             raise ConnectionRefused("no")
 
-    async with serving(io) as served:
-        client = await served.net.open_socketio(transport)
-        with pytest.raises(ConnectError, match="no"):
-            await client.join("/", {"refuse": True})
-        old = io.sockets.sockets[(await client.join("/"))["sid"]]
+    io.of("/other")
+    async with open_server(io) as server:
+        other = await server.client("/other", transport=transport)  # which keeps the session open
+        with pytest.raises(ConnectionRefused, match="no"):
+            await other.of("/", {"refuse": True})
+        client = await other.of("/")
+        old = server.socket_of(client)
         await client.disconnect()
         await old.ended.wait()
-        new = io.sockets.sockets[(await client.join("/"))["sid"]]
+        await client.reconnect()
+        new = server.socket_of(client)
+        assert new.conn is old.conn
 
         await old.disconnect(close)
 
         await new.emit("still here")
-        assert await client.recv() == '2["still here"]'
+        assert await client.receive() == ("still here",)
 
 
 # Going
@@ -235,9 +242,10 @@ async def test_every_socket_of_a_client_is_told_what_could_not_be_decoded(transp
 
 
 async def test_every_socket_of_a_session_ends_with_its_reason_and_description() -> None:
-    async with serving() as served:
-        client, main = await served.connect(transport="polling")
-        other = served.io.of("/other").sockets[(await client.join("/other"))["sid"]]
+    async with open_server() as server:
+        client, main = await server.connect(transport="polling")
+        server.io.of("/other")
+        other = server.socket_of(await client.of("/other"))
         told: list[tuple[str, str]] = []
         for socket in (main, other):
             socket.on("disconnect", lambda *why: told.append(why))
@@ -278,8 +286,8 @@ async def test_after_the_last_namespace_was_left_the_next_thing_that_comes_is_a_
 
 @both_transports
 async def test_what_comes_right_before_a_disconnect_is_told_but_starts_no_task(transport: str) -> None:
-    async with serving() as served:
-        client, socket = await served.connect(transport=transport)
+    async with open_server() as server:
+        client, socket = await server.connect(transport=transport)
         told: list[str] = []
 
         async def work() -> None:
@@ -290,21 +298,15 @@ async def test_what_comes_right_before_a_disconnect_is_told_but_starts_no_task(t
         socket.on("async", work)
         socket.on("disconnect", lambda: told.append("disconnect"))
 
-        header = '51-["plain",{"_placeholder":true,"num":0}]'
-        if transport == "polling":
-            await client.send_raw(header, b"x", '2["async"]', "1")
-        else:
-            encode = client.engine.websocket.encode  # type: ignore[attr-defined]
-            packets = (f"4{header}", b"x", '42["async"]', "41")
-            await client.engine.websocket.send_raw(b"".join(map(encode, packets)))  # type: ignore[attr-defined]
+        await client.send_raw('451-["plain",{"_placeholder":true,"num":0}]', b"x", '42["async"]', "41")
         await socket.ended.wait()
 
         assert told == ["catch-all", "plain handler", "catch-all", "disconnect"]
 
 
 async def test_handlers_of_the_end_can_tell_the_rooms_that_their_socket_was_in() -> None:
-    async with serving() as served:
-        (client, socket), (friend, other), (stranger, _) = await served.connect_many(3)
+    async with open_server() as server:
+        (client, socket), (friend, other), (stranger, _) = await server.connect_many(3)
         await socket.join("room")
         await other.join("room")
 
@@ -321,15 +323,15 @@ async def test_handlers_of_the_end_can_tell_the_rooms_that_their_socket_was_in()
         await socket.ended.wait()
 
         because = "client namespace disconnect"
-        assert await received(friend) == [f'2["leaving","{because}"]', f'2["left","{because}"]']
-        assert await received(stranger) == [f'2["left","{because}"]']
+        assert await friend.receive_all() == [("leaving", because), ("left", because)]
+        assert await stranger.receive_all() == [("left", because)]
 
 
 async def test_a_client_that_is_cut_off_sees_no_disconnect_packet() -> None:
-    async with serving() as served:
-        client, socket = await served.connect()
+    async with open_server() as server:
+        client, socket = await server.connect()
 
         socket.conn.close(discard=True)
         await socket.ended.wait()
 
-        assert isinstance(await client.lost(), SessionLost)
+        assert await client.wait_disconnected() == "transport close"

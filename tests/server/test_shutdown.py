@@ -1,8 +1,11 @@
-"""The end of a server: closing, draining, leaving `running`, and being cancelled."""
+"""The end of a server: closing, draining, leaving `running`, and being cancelled.
+
+Clients are raw where their connections are cancelled together with the server.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -10,10 +13,11 @@ import trio
 from trio_socketio import NotRunning, Server, ServerStatistics
 
 from ..wire_client import Net, count_tasks, open_app, settle
-from .support import TRANSPORTS, serving, warnings
+from .support import TRANSPORTS, open_server, stop_polling, warnings
 
 if TYPE_CHECKING:
     from trio_socketio import Socket
+    from trio_socketio.testing.pytest_plugin import OpenClient
 
 SHUTTING_DOWN = "server shutting down"
 
@@ -46,9 +50,9 @@ async def test_close_tells_every_socket_and_returns_when_their_handlers_are_over
     io = Server()
     io.of("/other")
     ends = Ends(io)
-    async with serving(io) as served:
-        pairs = [await served.connect(transport=transport) for _ in range(3)]
-        await pairs[0].client.join("/other")
+    async with open_server(io) as server:
+        clients = [await server.client(transport=transport) for _ in range(3)]
+        clients.append(await clients[0].of("/other"))
         begun = trio.current_time()
 
         await io.close()
@@ -56,17 +60,17 @@ async def test_close_tells_every_socket_and_returns_when_their_handlers_are_over
         assert ends.reasons == [SHUTTING_DOWN] * 3
         assert trio.current_time() - begun == pytest.approx(0.5)
         assert io.statistics() == ServerStatistics()
-        for pair in pairs:
-            await pair.client.lost()  # and no DISCONNECT before it
+        for client in clients:
+            assert (await client.wait_disconnected()).startswith("transport ")  # and no DISCONNECT before it
         assert not warnings(caplog)
 
 
 async def test_after_close_a_server_that_runs_takes_new_clients() -> None:
-    async with serving() as served:
-        await served.connect()
-        await served.io.close()
+    async with open_server() as server:
+        await server.connect()
+        await server.io.close()
 
-        client, socket = await served.connect()
+        client, socket = await server.connect()
         await socket.emit("welcome")
         await client.close()
         await socket.ended.wait()
@@ -85,8 +89,8 @@ async def test_close_while_nothing_runs_does_nothing() -> None:
 async def test_close_twice_at_once_tells_everybody_once() -> None:
     io = Server()
     ends = Ends(io)
-    async with serving(io) as served:
-        await served.connect_many(2)
+    async with open_server(io) as server:
+        await server.connect_many(2)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(io.close)
@@ -105,8 +109,8 @@ async def test_close_in_a_handler_ends_that_handler_too() -> None:
         steps.append("not reached: the session of this task is closed")
 
     io.on("connection", lambda socket: socket.on("shut down", shut_down))
-    async with serving(io) as served:
-        pairs = await served.connect_many(3)
+    async with open_server(io) as server:
+        pairs = await server.connect_many(3)
         await pairs[1].client.emit("shut down")
         await trio.sleep(1)
 
@@ -121,35 +125,36 @@ async def test_close_in_a_handler_ends_that_handler_too() -> None:
 async def test_draining_delivers_what_is_queued_and_says_goodbye(transport: str) -> None:
     io = Server()
     ends = Ends(io)
-    async with serving(io) as served, trio.open_nursery() as nursery:
-        client, socket = await served.connect(transport=transport)
+    async with open_server(io) as server, trio.open_nursery() as nursery:
+        client, socket = await server.connect(transport=transport)
         await socket.emit("last words")
 
         nursery.start_soon(io.drain, 10.0)
         await settle()
 
-        assert await client.recv() == '2["last words"]'
-        await client.lost()
+        assert await client.receive_all() == [("last words",)]
+        assert await client.wait_disconnected() == "transport close"
         await trio.sleep(1)
         assert ends.reasons == [SHUTTING_DOWN]
 
 
 async def test_while_draining_no_new_client_is_let_in() -> None:
-    async with serving() as served, trio.open_nursery() as nursery:
-        await served.connect(transport="polling")  # which does not come by to collect its goodbye
-        nursery.start_soon(served.io.drain, 10.0)
+    async with open_server() as server, trio.open_nursery() as nursery:
+        await stop_polling(*await server.connect(transport="polling"))  # it does not come to collect its goodbye
+        nursery.start_soon(server.io.drain, 10.0)
         await settle()
 
-        assert (await served.net.get("?EIO=4&transport=polling")).status == 503
+        assert (await server.net.get("?EIO=4&transport=polling")).status == 503
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_draining_is_over_at_its_deadline_whatever_clients_do(transport: str) -> None:
     io = Server()
     ends = Ends(io)
-    async with serving(io) as served:
-        client = await served.net.connect_socketio(transport=transport, unread=True)
-        await served.socket_of(client).emit("unread", "." * 100_000)
+    async with open_server(io) as server:
+        client, socket = await server.connect(transport=transport)
+        await stop_polling(client, socket)  # nor read
+        await socket.emit("unread", "." * 100_000)
         await settle()
         begun = trio.current_time()
 
@@ -164,11 +169,12 @@ async def test_draining_is_over_at_its_deadline_whatever_clients_do(transport: s
 async def test_a_cancelled_drain_closes_at_once() -> None:
     io = Server()
     ends = Ends(io)
-    async with serving(io) as served:
-        await served.connect(transport="polling")
+    async with open_server(io) as server:
+        await stop_polling(*await server.connect(transport="polling"))
 
-        with trio.move_on_after(1):
+        with trio.move_on_after(1) as scope:
             await io.drain(100.0)
+        assert scope.cancelled_caught
         await trio.sleep(1)
 
         assert ends.reasons == [SHUTTING_DOWN]
@@ -184,36 +190,34 @@ async def test_draining_a_server_that_does_not_run_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_leaving_running_waits_for_the_handlers_of_all_sockets(transport: str) -> None:
+async def test_leaving_running_waits_for_the_handlers_of_all_sockets(transport: str, memory_client: OpenClient) -> None:
     io = Server()
     ends = Ends(io)
-    async with open_app(io, running=False) as net:
-        tasks = count_tasks()
+    tasks = count_tasks()
+    async with io.running():
+        for _ in range(3):
+            await memory_client(io, transport=transport)
+
+    assert sorted(ends.reasons) == [SHUTTING_DOWN] * 3
+    assert io.statistics() == ServerStatistics()
+    assert not io.is_running
+    await trio.sleep(5)
+    assert count_tasks() - tasks == 3  # in which the fixture holds the clients
+
+
+async def test_an_error_in_the_body_leaves_as_itself_after_the_handlers(memory_client: OpenClient) -> None:
+    io = Server()
+    ends = Ends(io)
+
+    async def serve() -> None:
         async with io.running():
-            for _ in range(3):
-                await net.connect_socketio(transport=transport)
+            await memory_client(io)
+            raise KeyError
 
-        assert sorted(ends.reasons) == [SHUTTING_DOWN] * 3
-        assert io.statistics() == ServerStatistics()
-        assert not io.is_running
-        await trio.sleep(5)
-        assert count_tasks() <= tasks
+    with pytest.raises(KeyError):
+        await serve()
 
-
-async def test_an_error_in_the_body_leaves_as_itself_after_the_handlers() -> None:
-    io = Server()
-    ends = Ends(io)
-    async with open_app(io, running=False) as net:
-
-        async def serve() -> None:
-            async with io.running():
-                await net.connect_socketio()
-                raise KeyError
-
-        with pytest.raises(KeyError):
-            await serve()
-
-        assert ends.reasons == [SHUTTING_DOWN]
+    assert ends.reasons == [SHUTTING_DOWN]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -243,29 +247,30 @@ async def test_a_cancelled_server_tells_every_socket_once_that_it_is_over(
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_cancelled_server_is_over_at_the_deadline_of_its_handlers(transport: str) -> None:
+async def test_a_cancelled_server_is_over_at_the_deadline_of_its_handlers(
+    transport: str, memory_client: OpenClient
+) -> None:
     io = Server(disconnect_timeout=2.0)
     ends = Ends(io, seconds=1000)
-    async with open_app(io, running=False) as net:
-        begun = trio.current_time()
-        with trio.CancelScope() as scope:
-            async with io.running():
-                for _ in range(3):
-                    await net.connect_socketio(transport=transport)
-                scope.cancel()
-                await trio.sleep_forever()
+    begun = trio.current_time()
+    with trio.CancelScope() as scope:
+        async with io.running():
+            for _ in range(3):
+                await memory_client(io, transport=transport)
+            scope.cancel()
+            await trio.sleep_forever()
 
-        assert trio.current_time() - begun == pytest.approx(2)
-        assert (ends.reasons, ends.cancelled) == ([], 3)
-        assert io.statistics() == ServerStatistics()
+    assert trio.current_time() - begun == pytest.approx(2)
+    assert (ends.reasons, ends.cancelled) == ([], 3)
+    assert io.statistics() == ServerStatistics()
 
 
-async def test_whoever_waits_for_close_is_let_go_when_the_server_is_cancelled() -> None:
+async def test_whoever_waits_for_close_is_let_go_when_the_server_is_cancelled(memory_client: OpenClient) -> None:
     io = Server()
     io.of("/other")
     ends = Ends(io, seconds=1)
     closed: list[float] = []
-    async with open_app(io, running=False) as net, trio.open_nursery() as outside:
+    async with trio.open_nursery() as outside:
 
         async def close() -> None:
             await io.close()
@@ -273,8 +278,8 @@ async def test_whoever_waits_for_close_is_let_go_when_the_server_is_cancelled() 
 
         with trio.CancelScope() as scope:
             async with io.running():
-                client = await net.connect_socketio()
-                await client.join("/other")  # two sockets: their ends are awaited together
+                client = await memory_client(io)
+                await client.of("/other")  # two sockets: their ends are awaited together
                 outside.start_soon(close)
                 await settle()
                 scope.cancel()
@@ -285,27 +290,25 @@ async def test_whoever_waits_for_close_is_let_go_when_the_server_is_cancelled() 
         assert ends.reasons == [SHUTTING_DOWN]
 
 
-async def test_a_server_can_run_again_but_not_twice_at_once() -> None:
+async def test_a_server_can_run_again_but_not_twice_at_once(memory_client: OpenClient) -> None:
     io = Server()
-    names: list[Any] = []
-    async with open_app(io, running=False) as net:
-        for _ in range(2):
-            async with io.running():
-                names.append((await net.connect_socketio()).sid)
-                with pytest.raises(RuntimeError, match="running already"):
-                    async with io.running():
-                        pass
-
-    assert len(set(names)) == 2
-
-
-async def test_a_socket_of_a_server_that_has_stopped_is_an_ended_one() -> None:
-    io = Server()
-    async with open_app(io, running=False) as net:
+    ids: list[str] = []
+    for _ in range(2):
         async with io.running():
-            client = await net.connect_socketio()
-            socket = io.sockets.sockets[client.sid]
+            ids.append((await memory_client(io)).id)
+            with pytest.raises(RuntimeError, match="running already"):
+                async with io.running():
+                    pass
 
-        await io.emit("to nobody")
-        with pytest.raises(trio.BrokenResourceError, match=SHUTTING_DOWN):
-            await socket.emit("x")
+    assert len(set(ids)) == 2
+
+
+async def test_a_socket_of_a_server_that_has_stopped_is_an_ended_one(memory_client: OpenClient) -> None:
+    io = Server()
+    async with io.running():
+        client = await memory_client(io)
+        socket = io.sockets.sockets[client.id]
+
+    await io.emit("to nobody")
+    with pytest.raises(trio.BrokenResourceError, match=SHUTTING_DOWN):
+        await socket.emit("x")

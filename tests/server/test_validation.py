@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
@@ -13,18 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import msgspec
 import pydantic
 import pytest
+import trio
 
 from trio_socketio import EventArgumentsError, EventValidationError, Server, event
 
 from ..wire_client import settle
-from .support import at_least, received, serving, warnings
+from .support import at_least, open_server, unanswered, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trio_socketio import Socket
+    from trio_socketio.testing import MemoryClient
 
 T = TypeVar("T")
+
+NOTHING = "no answer at all"
 
 
 class Order(msgspec.Struct):
@@ -62,20 +65,31 @@ def told_errors(io: Server) -> list[Exception]:
     return told
 
 
-async def called_with(handler: Callable[..., Any], *args: Any) -> tuple[list[str | bytes], list[Exception]]:
-    """What a client gets that sends these arguments to a handler of a namespace, and what `on_error` is told."""
+def count_answers(client: MemoryClient) -> int:
+    """Acknowledgements of the server's, of which a second one for an event would be ignored."""
+    return sum(packet.sender == "server" and str(packet.data).startswith("43") for packet in client.wire)
+
+
+async def called_with(handler: Callable[..., Any], *args: Any) -> tuple[Any, list[Exception]]:
+    """What a client is answered (or `NOTHING`) that sends these arguments to a handler of a namespace, and what
+    `on_error` is told.
+    """
     io = Server(handler_errors="raise")
     told = told_errors(io)
     io.handle("x", handler)
-    async with serving(io) as served:
-        client, _ = await served.connect()
-        await client.emit("x", *args, id=1)
-        return await received(client), told
+    answer: Any = NOTHING
+    async with open_server(io) as server:
+        client = await server.client()
+        with trio.move_on_after(1):
+            answer = await client.emit_with_ack("x", *args)
+        assert await client.receive_all() == []
+        assert count_answers(client) == (answer is not NOTHING)
+        assert client.connected
+    return answer, told
 
 
-def failure(index: int, message: str) -> list[str]:
-    answer = {"error": "invalid argument", "argument": index, "message": message}
-    return [f"31[{json.dumps(answer, separators=(',', ':'))}]"]
+def failure(index: int, message: str) -> dict[str, Any]:
+    return {"error": "invalid argument", "argument": index, "message": message}
 
 
 # What is decoded
@@ -91,26 +105,24 @@ async def slow_order(socket: Socket, it: Order) -> Any:
 
 @pytest.mark.parametrize("handler", [order, slow_order])
 async def test_an_argument_becomes_the_struct_of_its_annotation(handler: Callable[..., Any]) -> None:
-    answers, told = await called_with(handler, {"item": "tea", "amount": 2, "at": "2026-01-01T00:00:00Z"})
+    value = {"item": "tea", "amount": 2, "at": "2026-01-01T00:00:00Z"}
 
-    assert answers == ['31[["Order","tea",2,2026]]']
-    assert told == []
+    assert await called_with(handler, value) == (["Order", "tea", 2, 2026], [])
 
 
 async def test_an_argument_becomes_the_model_of_its_annotation() -> None:
     def handler(socket: Socket, user: User) -> Any:
         return [type(user).__name__, user.name, user.tags]
 
-    assert await called_with(handler, {"name": "Ann", "tags": ["a"]}) == (['31[["User","Ann",["a"]]]'], [])
+    assert await called_with(handler, {"name": "Ann", "tags": ["a"]}) == (["User", "Ann", ["a"]], [])
 
 
 async def test_attachments_are_decoded_where_they_are() -> None:
     io = Server()
     pictures: list[bytes] = []
     io.handle("x", partial(_keep_picture, pictures))
-    async with serving(io) as served:
-        client, _ = await served.connect()
-
+    async with open_server(io) as server:
+        client = await server.client()
         await client.emit("x", {"item": "tea", "picture": b"\x01\x02"})
         await settle()
 
@@ -122,7 +134,7 @@ def _keep_picture(pictures: list[bytes], socket: Socket, order: Order) -> None:
 
 
 def optional(socket: Socket, order: Order | None) -> Any:
-    return order and order.item
+    return [order and order.item]
 
 
 def several(socket: Socket, orders: list[Order]) -> Any:
@@ -152,35 +164,35 @@ def mixed(socket: Socket, plain: dict[str, int], order: Order, more: Any, user: 
 @pytest.mark.parametrize(
     ("handler", "args", "answer"),
     [
-        (optional, (None,), "[]"),
-        (optional, ({"item": "tea"},), '["tea"]'),
-        (several, ([{"item": "a"}, {"item": "b"}],), '[["a","b"]]'),
-        (by_name, ({"x": {"name": "Ann"}},), '[["Ann"]]'),
-        (annotated, ([{"item": "a"}],), "[1]"),
-        (paged, ({"items": [{"item": "tea"}]},), '["tea"]'),
-        (rest, (1,), "[[1]]"),
-        (rest, (1, {"name": "Ann"}, {"name": "Bob"}), '[[1,"Ann","Bob"]]'),
-        (mixed, ({"a": 1}, {"item": "tea"}, [2], {"name": "Ann"}), '[[{"a":1},"tea",[2],"Ann"]]'),
+        (optional, (None,), [None]),
+        (optional, ({"item": "tea"},), ["tea"]),
+        (several, ([{"item": "a"}, {"item": "b"}],), ["a", "b"]),
+        (by_name, ({"x": {"name": "Ann"}},), ["Ann"]),
+        (annotated, ([{"item": "a"}],), 1),
+        (paged, ({"items": [{"item": "tea"}]},), "tea"),
+        (rest, (1,), [1]),
+        (rest, (1, {"name": "Ann"}, {"name": "Bob"}), [1, "Ann", "Bob"]),
+        (mixed, ({"a": 1}, {"item": "tea"}, [2], {"name": "Ann"}), [{"a": 1}, "tea", [2], "Ann"]),
     ],
 )
 async def test_models_may_stand_anywhere_in_an_annotation(
-    handler: Callable[..., Any], args: tuple[Any, ...], answer: str
+    handler: Callable[..., Any], args: tuple[Any, ...], answer: Any
 ) -> None:
-    assert await called_with(handler, *args) == ([f"31{answer}"], [])
+    assert await called_with(handler, *args) == (answer, [])
 
 
 async def test_other_annotations_mean_nothing() -> None:
     def handler(socket: Socket, number: int, times: list[datetime]) -> Any:
         return [number, times]
 
-    assert await called_with(handler, "no number", {}) == (['31[["no number",{}]]'], [])
+    assert await called_with(handler, "no number", {}) == (["no number", {}], [])
 
 
 async def test_a_default_is_not_decoded() -> None:
     def handler(socket: Socket, order: Order = None) -> Any:  # type: ignore[assignment]  # pyright: ignore
-        return order
+        return [order]
 
-    assert await called_with(handler) == (["31[]"], [])
+    assert await called_with(handler) == ([None], [])
 
 
 async def test_handlers_of_a_socket_and_methods_decode_too() -> None:
@@ -201,14 +213,11 @@ async def test_handlers_of_a_socket_and_methods_decode_too() -> None:
         async def own(order: Order, user: User | None = None) -> str:
             return order.item
 
-    async with serving(io) as served:
-        client, _ = await served.connect()
-
-        await client.emit("order", {"item": "a"}, id=1)
-        await client.emit("new user", {"name": "b"}, id=2)
-        await client.emit("own", {"item": "c"}, id=3)
-
-        assert sorted(map(str, await received(client))) == ['31["a"]', '32["b"]', '33["c"]']
+    async with open_server(io) as server:
+        client = await server.client()
+        assert await client.emit_with_ack("order", {"item": "a"}) == "a"
+        assert await client.emit_with_ack("new user", {"name": "b"}) == "b"
+        assert await client.emit_with_ack("own", {"item": "c"}) == "c"
 
 
 class Callback:
@@ -225,7 +234,7 @@ def with_extra(extra: str, socket: Socket, order: Order) -> str:
 
 @pytest.mark.parametrize("handler", [Callback(), Callback().method, partial(with_extra, "x")])
 async def test_annotations_are_found_on_anything_that_can_be_called(handler: Callable[..., Any]) -> None:
-    assert await called_with(handler, {"item": "tea"}) == (['31["tea"]'], [])
+    assert await called_with(handler, {"item": "tea"}) == ("tea", [])
 
 
 async def test_each_handler_gets_an_object_of_its_own() -> None:
@@ -237,9 +246,8 @@ async def test_each_handler_gets_an_object_of_its_own() -> None:
 
     io.handle("x", handler)
     io.handle("x", handler)
-    async with serving(io) as served:
-        client, _ = await served.connect()
-
+    async with open_server(io) as server:
+        client = await server.client()
         await client.emit("x", {"item": "tea"})
         await settle()
 
@@ -267,10 +275,9 @@ async def test_each_handler_gets_an_object_of_its_own() -> None:
 async def test_an_argument_that_does_not_fit_is_answered_with_what_is_wrong(
     handler: Callable[..., Any], args: tuple[Any, ...], index: int, message: str
 ) -> None:
-    answers, told = await called_with(handler, *args)
+    answer, [error] = await called_with(handler, *args)
 
-    assert answers == failure(index, message)
-    [error] = told
+    assert answer == failure(index, message)
     assert isinstance(error, EventValidationError)
     assert (error.index, error.message) == (index, message)
     assert isinstance(error.__cause__, (msgspec.ValidationError, pydantic.ValidationError))
@@ -288,12 +295,12 @@ async def test_it_is_the_clients_fault_and_disturbs_nobody(
         calls.append(order)
 
     io.handle("x", handler)
-    async with serving(io) as served:
-        client, socket = await served.connect()
+    async with open_server(io) as server:
+        client, socket = await server.connect()
 
         await client.emit("x", {})
 
-        assert await received(client) == []
+        assert await client.receive_all() == []
         assert socket.connected
     assert calls == []
     assert warnings(caplog) == []
@@ -302,9 +309,9 @@ async def test_it_is_the_clients_fault_and_disturbs_nobody(
 
 
 async def test_too_few_arguments_are_told_from_invalid_ones() -> None:
-    answers, [error] = await called_with(order)
+    answer, [error] = await called_with(order)
 
-    assert answers == []
+    assert answer is NOTHING
     assert type(error) is EventArgumentsError
 
 
@@ -313,23 +320,22 @@ async def test_of_several_handlers_the_others_are_called() -> None:
     calls: list[Any] = []
     io.handle("x", order)
     io.handle("x", lambda socket, value: calls.append(value))
-    async with serving(io) as served:
-        client, _ = await served.connect()
-
-        await client.emit("x", 5, id=1)
-
-        assert await received(client) == failure(0, "Expected `object`, got `int`")
+    async with open_server(io) as server:
+        client = await server.client()
+        assert await client.emit_with_ack("x", 5) == failure(0, "Expected `object`, got `int`")
+        await settle()
         assert calls == [5]
+        assert count_answers(client) == 1
 
 
 async def test_what_is_said_about_an_argument_is_bounded() -> None:
     def handler(socket: Socket, users: dict[str, User]) -> None: ...
 
-    answers, [error] = await called_with(handler, {"k" * 10_000: {}})
+    answer, [error] = await called_with(handler, {"k" * 10_000: {}})
 
     assert isinstance(error, EventValidationError)
     assert len(error.message) == 500
-    assert len(str(answers[0])) < 600
+    assert len(str(answer)) < 600
     assert len(str(error)) < 600
 
 
@@ -340,12 +346,9 @@ async def test_an_error_of_a_validators_own_is_the_applications() -> None:
     def handler(socket: Socket, user: User) -> None: ...
 
     io.handle("x", handler)
-    async with serving(io) as served:
-        client, _ = await served.connect()
-
-        await client.emit("x", {"name": "bug"}, id=1)
-
-        assert await received(client) == []
+    async with open_server(io) as server:
+        client = await server.client()
+        assert await unanswered(client, "x", {"name": "bug"})
         assert [type(error) for error in told] == [LookupError]
 
 
@@ -356,12 +359,9 @@ async def test_what_a_handler_validates_by_itself_is_an_error_of_its_own() -> No
     io = Server()
     told = told_errors(io)
     io.handle("x", handler)
-    async with serving(io) as served:
-        client, _ = await served.connect()
-
-        await client.emit("x", {}, id=1)
-
-        assert await received(client) == []
+    async with open_server(io) as server:
+        client = await server.client()
+        assert await unanswered(client, "x", {})
         assert [type(error) for error in told] == [msgspec.ValidationError]
 
 
@@ -374,7 +374,7 @@ async def test_the_deepest_values_alarm_nobody(depth: int) -> None:
     for _ in range(depth):
         value = {"inner": value}
 
-    assert await called_with(handler, value) == (['31["whole"]'], [])
+    assert await called_with(handler, value) == ("whole", [])
 
 
 # Registering
