@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -57,6 +58,11 @@ def make_server(**options: Any) -> Server:
         await socket.emit("again", *args)
 
     return io
+
+
+async def refuse_strangers(socket: Socket) -> None:
+    if "name" not in socket.handshake.auth:
+        raise ConnectionRefused("who are you?")
 
 
 def the_socket(io: Server, client: MemoryClient) -> Socket:
@@ -228,6 +234,45 @@ async def test_a_refusal_of_a_middleware_has_its_message_and_data(way: Way) -> N
 
 
 @every_way
+async def test_who_is_refused_leaves_nothing_behind_and_may_come_back(way: Way) -> None:
+    io = make_server()
+    io.of("/private").use(refuse_strangers)
+    async with io.running():
+        begun = trio.current_time()
+        with pytest.raises(ConnectionRefused, match="who"):
+            async with way.open(io, "/private"):
+                raise AssertionError("it was let in")
+        await trio.testing.wait_all_tasks_blocked()
+        assert io.statistics() == ServerStatistics()
+        assert trio.current_time() - begun < 1
+
+        async with way.open(io) as client:
+            await client.disconnect()
+            with pytest.raises(ConnectionRefused):
+                await client.of("/private")
+            await trio.sleep(1)
+            assert io.statistics() == ServerStatistics()
+            assert (await client.of("/private", {"name": "ada"})).connected
+            with pytest.raises(ConnectionRefused, match="Invalid namespace"):
+                await client.of("/nowhere")
+            assert io.statistics().connections == 1
+
+
+async def test_a_client_that_fails_is_gone_before_anything_of_the_server_is_cancelled() -> None:
+    io = make_server(connect_timeout=7)
+
+    @io.of("/slow").use
+    async def wait(socket: Socket) -> None:
+        await trio.sleep_forever()
+
+    async with io.running():
+        begun = trio.current_time()
+        with pytest.raises(SocketDisconnected):
+            await open_client(io, "/slow").__aenter__()
+        assert trio.current_time() - begun == 7
+
+
+@every_way
 async def test_a_refusal_of_the_session_has_the_status_and_its_text(way: Way) -> None:
     with pytest.raises(ConnectionRefused) as caught:
         async with way.open(make_server(allow_request=lambda request: False)):
@@ -316,6 +361,23 @@ async def test_leaving_the_context_says_goodbye(way: Way) -> None:
 
 
 @every_way
+async def test_who_closes_the_connection_leaves_all_namespaces_without_a_word_in_any(way: Way) -> None:
+    io = make_server()
+    reasons: list[str] = []
+    for namespace in (io.sockets, io.of("/admin")):
+        namespace.handle("disconnect", lambda socket, reason: reasons.append(reason))
+    async with way.open(io) as client:
+        admin = await client.of("/admin")
+        await admin.close()
+        assert [await each.wait_disconnected() for each in (client, admin)] == ["transport close"] * 2
+        await trio.testing.wait_all_tasks_blocked()
+        assert reasons == ["transport close"] * 2
+        await client.close()
+        await client.reconnect()
+        assert await client.emit_with_ack("echo", 1) == 1
+
+
+@every_way
 async def test_either_side_disconnects(way: Way) -> None:
     io = make_server()
     reasons: list[str] = []
@@ -366,6 +428,21 @@ async def test_a_lost_connection_is_noticed_on_both_sides(way: Way) -> None:
         assert reasons[0] in ("transport close", "transport error")
         with pytest.raises(RuntimeError, match="connected already"):
             await client.reconnect()
+
+
+@every_way
+async def test_an_answer_that_cannot_be_sent_any_more_is_no_error_of_the_client(way: Way) -> None:
+    io = make_server()
+    async with trio.open_nursery() as nursery, way.open(io) as client:
+
+        def answer() -> bytes:
+            nursery.start_soon(client.drop)
+            return b"\x00" * 900_000
+
+        client.on("question", answer)
+        with suppress(SocketDisconnected):  # through a WebSocket in memory it may have been sent already
+            assert len(await the_socket(io, client).emit_with_ack("question")) == 900_000
+        assert await client.wait_disconnected() in ("transport close", "transport error")
 
 
 @every_way
@@ -470,8 +547,9 @@ async def test_the_wire_has_every_packet_in_both_directions() -> None:
 async def test_raw_packets_and_bytes_reach_the_server_as_they_are() -> None:
     io = make_server()
     async with open_client(io) as client:
-        await client.send_raw('42["again","raw"]', '451-["again",{"_placeholder":true,"num":0}]', b"raw")
-        assert await client.receive_all() == [("again", "raw"), ("again", b"raw")]
+        await client.send_raw('42["again","raw"]')
+        await client.send_raw('451-["again",{"_placeholder":true,"num":0}]', b"raw")
+        assert [await client.receive(), await client.receive()] == [("again", "raw"), ("again", b"raw")]
         await client.send_bytes(b"\x81", b"\x80\x00\x00\x00\x00")  # an empty text frame
         assert await client.wait_disconnected() == "transport close"
     async with open_client(io, transport="polling") as client:
@@ -480,6 +558,20 @@ async def test_raw_packets_and_bytes_reach_the_server_as_they_are() -> None:
     async with open_client(io, app=ASGIApp(io)) as client:
         with pytest.raises(RuntimeError, match="messages"):
             await client.send_bytes(b"x")
+
+
+@every_way
+async def test_raw_packets_arrive_together(way: Way) -> None:
+    io = make_server()
+    told: list[Any] = []
+    requests: list[str] = []
+    io.handle("note", lambda socket, value: told.append(value))
+    async with way.open(io) as client:
+        io.engine.on("headers", lambda headers, request: requests.append(request.method))
+        await client.send_raw('42["note",1]', '451-["note",{"_placeholder":true,"num":0}]', b"x", '42["note",2]')
+        await client.receive_all()
+        assert told == [1, b"x", 2]
+        assert requests.count("POST") == (client.transport == "polling")
 
 
 async def test_a_client_that_was_not_let_in_in_time_may_try_again() -> None:

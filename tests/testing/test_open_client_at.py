@@ -112,6 +112,20 @@ def test_where_nobody_listens_nobody_is_connected(stepper: TrioStepper, url: str
         connect(stepper, "http://127.0.0.1:1")
 
 
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_where_nobody_answers_nobody_is_connected(stepper: TrioStepper, transport: str) -> None:
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.aclose()
+
+    async def serve() -> str:
+        listeners = await stepper.nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
+        return f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+
+    with pytest.raises(SocketDisconnected):
+        connect(stepper, stepper.run(serve), transport=transport)
+
+
 @pytest.mark.parametrize("url", ["https://127.0.0.1", "127.0.0.1:3000", "http://127.0.0.1/chat", "http://:3000"])
 def test_other_urls_are_refused(stepper: TrioStepper, url: str) -> None:
     with pytest.raises(ValueError, match="http://host:port"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
@@ -131,11 +131,13 @@ class MemoryClient(Member):
     async def send_raw(self, *packets: str | bytes) -> None:
         """Send Engine.IO packets as they are: text with its type digit, such as ``'42["chat"]'``, or binary messages.
 
+        They arrive together: on long-polling, in the body of one request.
+
         Raises:
             SocketDisconnected: There is no connection.
         """
         units = [EncodedPacket(p.encode()) if isinstance(p, str) else EncodedPacket(None, (p,)) for p in packets]
-        await self._require_connection().send_encoded(units)
+        await self._require_connection().send_encoded(*units)
 
     async def send_bytes(self, *chunks: bytes) -> None:
         """Send bytes on the WebSocket as they are, such as frames that are none; each chunk arrives by itself.
@@ -211,7 +213,8 @@ class MemoryClient(Member):
         Raises:
             RuntimeError: It is connected.
             ConnectionRefused: The server does not want it: with the message and the data of its middleware; or, if it
-                refused the session, with its text, and the status and code in ``data``.
+                refused the session, with its text, and the status and code in ``data``. A connection on which it is in
+                no other namespace is closed.
             SocketDisconnected: The connection was lost before there was an answer.
         """
         if self._state is not State.DISCONNECTED:
@@ -257,6 +260,14 @@ class MemoryClient(Member):
         if connection is not None and self._state is not State.DISCONNECTED:
             await connection.send(Packet(PacketType.DISCONNECT, self.namespace))
             await connection.leave(self.namespace, IO_CLIENT_DISCONNECT)
+
+    async def close(self) -> None:
+        """Close the connection, in all namespaces, as a page does that is left: the server sees a "transport close".
+
+        Returns when the client knows. Does nothing if it is over already.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._link.close()
 
     async def drop(self) -> None:
         """Lose the connection without a word, in all namespaces; returns when the client knows.
@@ -320,9 +331,6 @@ class MemoryClient(Member):
             self.recovered = pid is not None and pid == self.pid
             self.pid, self.offset = pid, self.offset if self.recovered else None
             self._state = State.CONNECTED
-        elif self._connection is not None:
-            self._connection.members.pop(self.namespace, None)
-            self.end("refused")
         self._changed.unpark_all()
 
     async def _take_event(self, packet: Packet) -> None:
@@ -353,8 +361,9 @@ class MemoryClient(Member):
         result = handler(*args)
         if inspect.isawaitable(result):
             result = await result
-        if ack_id is not None and self._state is State.CONNECTED:
-            await self._send_ack(ack_id, expand(result))
+        if ack_id is not None:
+            with suppress(SocketDisconnected):  # whoever has asked is gone, or is going while this is sent
+                await self._send_ack(ack_id, expand(result))
 
     async def _send_ack(self, ack_id: int, values: Sequence[Any]) -> None:
         await self._send(Packet(PacketType.ACK, self.namespace, list(values), ack_id))

@@ -16,14 +16,14 @@ from .._wire.packets import Packet, PacketType
 from ._session import REMEMBERED, Endpoint, Session, WirePacket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .._wire.parser import Parser
 
 IO_SERVER_DISCONNECT = "io server disconnect"
 IO_CLIENT_DISCONNECT = "io client disconnect"
 TRANSPORT_CLOSE = "transport close"
 
+#: What ends a client in its namespace, and how it is called then.
+_ENDS = {PacketType.DISCONNECT: IO_SERVER_DISCONNECT, PacketType.CONNECT_ERROR: "refused"}
 #: Seconds for a server to answer a goodbye.
 FAREWELL = 5.0
 
@@ -73,8 +73,8 @@ class Connection:
                 if packet is None or (member := self.members.get(packet.namespace)) is None:
                     continue
                 await member.take(packet)
-                if packet.type is PacketType.DISCONNECT:
-                    await self.leave(packet.namespace, IO_SERVER_DISCONNECT)
+                if (reason := _ENDS.get(packet.type)) is not None:
+                    await self.leave(packet.namespace, reason)
         except SessionClosed as closed:
             self._reason = closed.reason
         finally:
@@ -88,13 +88,12 @@ class Connection:
         Raises:
             SocketDisconnected: The session has ended.
         """
-        await self.send_encoded([self._parser.encode(packet)])
+        await self.send_encoded(self._parser.encode(packet))
 
-    async def send_encoded(self, units: Iterable[EncodedPacket]) -> None:
+    async def send_encoded(self, *units: EncodedPacket) -> None:
         """Send what is encoded already."""
         try:
-            for unit in units:
-                await self.session.send(unit)
+            await self.session.send(*units)
         except SessionClosed as closed:
             raise SocketDisconnected(closed.reason) from closed
 
@@ -146,10 +145,15 @@ class Link:
             await connection.over.wait()
 
     async def close(self) -> None:
-        """Say goodbye, and wait until the server is done with this client."""
+        """Say goodbye."""
         with trio.move_on_after(FAREWELL):
             if (connection := self._connection) is not None:
                 connection.session.resume_reading()
                 await connection.session.close()
                 await connection.over.wait()
+
+    async def finish(self) -> None:
+        """Say goodbye, and wait until the server is done with this client."""
+        with trio.move_on_after(FAREWELL):
+            await self.close()
             await self._endpoint.network.finished()

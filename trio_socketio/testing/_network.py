@@ -365,6 +365,8 @@ class _StreamWebSocket(ClientWebSocket):
 
     async def _read(self) -> None:
         data = await self._stream.receive_some(CAPACITY)
+        if not (data or self._accepted or self._status):
+            raise trio.BrokenResourceError("the connection ended without an answer")
         self._protocol.receive_data(data or None)
         for event in self._protocol.events():
             if isinstance(event, TextMessage | BytesMessage):

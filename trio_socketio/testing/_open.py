@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import trio
 
-from .._errors import plain_exceptions
+from .._errors import ConnectionRefused, plain_exceptions
 from .._wire.parser import DefaultParser
 from ._asgi import ASGINetwork, lifespan
 from ._client import MemoryClient
-from ._link import Link
+from ._link import FAREWELL, Link
 from ._network import ListenerNetwork
 from ._session import Endpoint
 from ._tcp import TcpNetwork
@@ -69,8 +69,14 @@ async def open_client(
             base = (io.engine.config.path if path is None else path).rstrip("/") + "/"
             lines = tuple((headers or {}).items())
             endpoint = Endpoint(network, base, transport, upgrade, query or {}, lines)
-            async with _connected(Link(endpoint, io.config.parser, nursery), namespace, auth) as client:
-                yield client
+            try:
+                async with _connected(Link(endpoint, io.config.parser, nursery), namespace, auth) as client:
+                    yield client
+            finally:
+                # A client that has failed is gone before anything of the server is cancelled.
+                network.cut()
+                with trio.move_on_after(FAREWELL, shield=True):
+                    await network.finished()
 
 
 @asynccontextmanager
@@ -128,9 +134,14 @@ async def open_client_at(
 @asynccontextmanager
 async def _connected(link: Link, namespace: str, auth: Mapping[str, Any] | None) -> AsyncIterator[MemoryClient]:
     client = MemoryClient(link, namespace, auth)
-    await client.reconnect()
+    try:
+        await client.reconnect()
+    except ConnectionRefused:
+        with trio.move_on_after(FAREWELL, shield=True):
+            await link.finish()
+        raise
     yield client
-    await link.close()
+    await link.finish()
     link.nursery.cancel_scope.cancel()
 
 

@@ -16,7 +16,7 @@ from .._wire.engine_packets import EnginePacketType, decode_packet_untrusted
 from ._network import TRANSPORT_CLOSE, TRANSPORT_ERROR, ClientWebSocket, Network, RefusedByHttp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ._network import HeaderItems
 
@@ -115,14 +115,14 @@ class Session:
         session.sid = session.handshake["sid"]
         return session
 
-    async def send(self, packet: EncodedPacket) -> None:
-        """Send a packet and its attachments, as one unit.
+    async def send(self, *packets: EncodedPacket) -> None:
+        """Send packets and their attachments, all of them together: in one write, or in one request.
 
         Raises:
             SessionClosed: The session has ended.
         """
         async with self._sending:
-            await self._send(packet, self._websocket if self.transport == "websocket" else None)
+            await self._send(packets, self._websocket if self.transport == "websocket" else None)
 
     async def send_bytes(self, data: bytes) -> None:
         """Send bytes on the WebSocket as they are. Raises `RuntimeError` if there is none."""
@@ -159,13 +159,13 @@ class Session:
             websocket = await self._open_websocket({"sid": self.sid})
         except RefusedByHttp as error:
             raise _refusal(error) from error
-        await self._send(_PROBE, websocket)
+        await self._send([_PROBE], websocket)
         answer = await websocket.receive()
         self._remember("server", "websocket", answer)
         if answer != "3probe":
             raise SessionClosed(TRANSPORT_ERROR)
         async with self._sending, self._polling:
-            await self._send(_UPGRADE, websocket)
+            await self._send([_UPGRADE], websocket)
             self._websocket, self.transport = websocket, "websocket"
 
     async def close(self) -> None:
@@ -214,14 +214,16 @@ class Session:
                 raise
             raise SessionClosed(TRANSPORT_ERROR) from error
 
-    async def _send(self, packet: EncodedPacket, websocket: ClientWebSocket | None) -> None:
+    async def _send(self, packets: Sequence[EncodedPacket], websocket: ClientWebSocket | None) -> None:
         if websocket is not None:
-            self._remember("client", "websocket", *packet.messages)
-            await websocket.send(packet.messages)
+            messages = [message for packet in packets for message in packet.messages]
+            self._remember("client", "websocket", *messages)
+            await websocket.send(messages)
             return
-        self._remember("client", "polling", *packet.payload.decode().split(_SEPARATOR))
+        payload = _SEPARATOR.encode().join(packet.payload for packet in packets)
+        self._remember("client", "polling", *payload.decode().split(_SEPARATOR))
         try:
-            await self._request("POST", {"sid": self.sid}, packet.payload)
+            await self._request("POST", {"sid": self.sid}, payload)
         except RefusedByHttp as error:
             raise SessionClosed(TRANSPORT_ERROR) from error
 
