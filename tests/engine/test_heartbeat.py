@@ -266,6 +266,18 @@ async def test_alarms_of_those_who_have_gone_do_not_pile_up(alarms: Alarms) -> N
     assert len(alarms._entries) <= 2 * LEFTOVERS
 
 
+async def test_a_clock_that_nobody_waits_for_yet_keeps_its_alarm_when_those_of_others_are_removed(
+    alarms: Alarms,
+) -> None:
+    newborn = Heartbeat(25, 20, client_pings=False, alarms=alarms)
+    for _ in range(2 * LEFTOVERS):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await Heartbeat(25, 20, client_pings=False, alarms=alarms).wait()
+    with trio.fail_after(26):
+        assert await newborn.wait() is Due.PING
+
+
 async def test_thousands_of_clocks_ring_in_their_order(alarms: Alarms) -> None:
     rung: list[float] = []
 

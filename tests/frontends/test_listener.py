@@ -253,6 +253,15 @@ async def test_a_client_that_waits_to_go_on_gets_the_refusal_instead() -> None:
         assert answer.status == 413
 
 
+async def test_a_client_that_leaves_before_it_can_be_told_to_go_on_has_left() -> None:
+    app = App()
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(b"POST /app/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+    await trio.aclose_forcefully(theirs)
+    await serve_connection(app, None, ours)
+    assert app.disconnected == 1
+
+
 async def test_a_body_over_the_limit_is_refused_while_the_client_still_sends(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -23,9 +23,8 @@ LEFTOVERS = 1000
 class Sleeper(Protocol):
     """Who is woken."""
 
-    @property
-    def asleep(self) -> bool:
-        """Whether there is anyone to wake."""
+    def expects(self, time: float) -> bool:
+        """Whether the alarm that was set for this time is still wanted."""
 
     def ring(self, time: float) -> None:
         """It is the time that was set. Called once for each; never raises."""
@@ -52,7 +51,7 @@ class Alarms:
         """Told by a sleeper that goes before its time; its entry may stay."""
         self._gone += 1
         if self._gone > LEFTOVERS and self._gone * 2 > len(self._entries):
-            self._entries = [entry for entry in self._entries if entry[2].asleep]
+            self._entries = [entry for entry in self._entries if entry[2].expects(entry[0])]
             heapify(self._entries)
             self._gone = 0
 

@@ -67,7 +67,10 @@ class Heartbeat:
         self._set_alarm()
 
     async def wait(self) -> Due:
-        """Wait until something is due. It is said once; but for PING, it stays due until a deadline is moved."""
+        """Wait until something is due. It is said once; but for PING, it stays due until a deadline is moved.
+
+        Whoever cancels it does not wait again.
+        """
         while True:
             self._set_alarm()
             self._task = trio.lowlevel.current_task()
@@ -81,14 +84,13 @@ class Heartbeat:
                 self._ping_at, self._pong_by = inf, now + self._patience
                 return Due.PING
 
-    @property
-    def asleep(self) -> bool:
-        """Whether `wait` is waiting."""
-        return self._task is not None
+    def expects(self, time: float) -> bool:
+        """Whether it is the alarm that was set last; it may be before anybody waits."""
+        return time == self._alarm_at
 
     def ring(self, time: float) -> None:
         """Told by the alarms: it may be time for something."""
-        if time != self._alarm_at:
+        if not self.expects(time):
             return  # an earlier one has been set since
         self._alarm_at = inf
         if self._task is None:
@@ -110,5 +112,6 @@ class Heartbeat:
 
     def _leave(self, _: object) -> trio.lowlevel.Abort:
         self._task = None
+        self._alarm_at = -inf  # for good: its session is over, and nothing is earlier
         self._alarms.leave()
         return trio.lowlevel.Abort.SUCCEEDED

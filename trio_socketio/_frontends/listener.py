@@ -236,8 +236,7 @@ class HttpConnection:
         if http is None:
             return b""  # the request is over
         if http.they_are_waiting_for_100_continue:
-            proceed = h11.InformationalResponse(status_code=100, headers=[])
-            await self._stream.send_all(http.send(proceed) or b"")
+            await self._ask_for_body(http)
         while http.their_state is h11.SEND_BODY:
             try:
                 event = http.next_event()
@@ -250,6 +249,13 @@ class HttpConnection:
             if event is h11.NEED_DATA:
                 await self._wait_for_body()
         return b""
+
+    async def _ask_for_body(self, http: h11.Connection) -> None:
+        proceed = h11.InformationalResponse(status_code=100, headers=[])
+        try:
+            await self._stream.send_all(http.send(proceed) or b"")
+        except trio.BrokenResourceError as error:
+            raise ClientDisconnected("the client left before its body was asked for") from error
 
     async def _wait_for_body(self) -> None:
         self._ahead = 0
