@@ -108,6 +108,21 @@ def thorough(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Random and damaged input for all that reads what strangers send: ``-- --seconds 600``, ``-- --only packets``."""
+    install_group(session, "test")
+    directories = [f"tests/{name}" for name in ("fuzz", "wire", "frontends", "engine", "redis")]
+    session.run("python", "-m", "pytest", "-q", "-p", "tests.fuzz.sharing", *directories, *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Waves of clients on real sockets, and no growth: ``-- --seconds 600 --clients 100``, ``-- --redis streams``."""
+    install_group(session, "test")
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The chat, on http://localhost:3000; with ``-- cluster`` several servers behind one Redis, from that port on."""
     if session.posargs[:1] == ["cluster"]:
