@@ -114,6 +114,19 @@ async def test_server_of_a_module_is_served(directory: Path, application: str, p
     assert b'0{"sid":' in answer
 
 
+async def test_garbage_collector_leaves_alone_what_was_there_before(directory: Path) -> None:
+    program = (
+        "import gc, chat\n"
+        "from trio_socketio.engineio import Engine\n"
+        "engine = Engine(initial_packet=None)\n"
+        "engine.generate_id = lambda request: f'{gc.get_threshold()[0]}-{gc.get_freeze_count() > 1000}'\n"
+    )
+    (directory / "looking.py").write_text(program)
+    async with serving(directory, "looking:engine", "--port", "0") as (_, line):
+        answer = await handshake(port_of(line), "/engine.io/")
+    assert b'"sid":"10000-True"' in answer
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_signal_ends_it_with_status_0_and_clients_are_told(directory: Path, number: signal.Signals) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import gc
 import importlib
 import logging
 import os
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 #: Seconds for clients to be told and sent what is queued for them, after the first signal; the second one ends it.
 DRAIN_DEADLINE = 10.0
+
+#: Objects more than before, and how many collections of one generation come before one of the next.
+GC_THRESHOLDS = (10_000, 20, 20)
 
 WRONG_ARGUMENT, CANNOT_LISTEN, CANNOT_FETCH = 2, 1, 1
 
@@ -71,7 +75,19 @@ def _run(options: argparse.Namespace) -> None:
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     ssl_context = _make_ssl_context(options.ssl_certfile, options.ssl_keyfile)
     application = load(options.application)
+    _relax_garbage_collector()
     trio.run(_serve, application, options.host, options.port, ssl_context)
+
+
+def _relax_garbage_collector() -> None:
+    """Have what is there left alone, and the rest looked at less often.
+
+    Nearly everything of a server is freed without the collector, or lives long: on its defaults it looks at every
+    session again and again (a quarter of the CPU time of a connect, a tenth of that of an event).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _fetch(options: argparse.Namespace) -> None:
