@@ -6,8 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from wsproto.connection import SERVER, Connection
+from wsproto.events import CloseConnection
 
 from trio_socketio._errors import MessageTooLarge, RemoteProtocolError
 from trio_socketio._wire.frames import (
@@ -20,12 +22,13 @@ from trio_socketio._wire.frames import (
     TEXT,
     FrameSorter,
     Phase,
+    answer_goodbye,
     apply_mask,
     apply_mask_in_python,
     encode_frame,
 )
 
-from .wire import client_frame, text_frame
+from .wire import CLOSE_ANSWER, CLOSE_FRAME, client_frame, text_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
 LIMIT = 1000
 PING_FRAME = client_frame(FIN | PING, b"p")
 PONG_FRAME = client_frame(FIN | PONG, b"")
-CLOSE_FRAME = client_frame(FIN | CLOSE, b"\x03\xe8")
 
 
 def sort_all(chunks: Iterable[bytes], limit: int = LIMIT) -> tuple[list[str | bytes], list[tuple[bytes, bool]], Phase]:
@@ -213,3 +215,37 @@ def test_a_large_frame_in_small_pieces_takes_linear_time() -> None:
 
     small, large = min(seconds(1_000_000) for _ in range(3)), min(seconds(8_000_000) for _ in range(3))
     assert large < 40 * small  # quadratic would be 64 times
+
+
+def close_frames(payload: bytes) -> bytes:
+    return client_frame(FIN | CLOSE, payload)
+
+
+@given(st.one_of(st.binary(max_size=4), st.integers(0, 5000).map(lambda code: code.to_bytes(2, "big"))))
+@example(b"")
+@example((1001).to_bytes(2, "big"))
+def test_a_goodbye_is_answered_as_the_protocol_answers_it(payload: bytes) -> None:
+    answer = answer_goodbye(close_frames(payload))
+    if answer is not None:
+        protocol = Connection(SERVER)
+        protocol.receive_data(close_frames(payload))
+        (event,) = protocol.events()
+        assert isinstance(event, CloseConnection)
+        assert answer == protocol.send(event.response())
+
+
+def test_only_those_who_leave_and_say_nothing_else_are_answered_at_once() -> None:
+    assert answer_goodbye(CLOSE_FRAME) == CLOSE_ANSWER
+    assert answer_goodbye(close_frames(b"")) == encode_frame(CLOSE, b"")
+    assert answer_goodbye(close_frames((1001).to_bytes(2, "big"))) is not None
+    for other in (
+        b"",
+        CLOSE_FRAME[:-1],
+        CLOSE_FRAME + b"x",
+        client_frame(FIN | PING, b""),
+        client_frame(FIN | CLOSE, b"\x03\xe8", mask=None),
+        close_frames(b"\x03"),
+        close_frames((1002).to_bytes(2, "big")),
+        close_frames(b"\x03\xe8why"),
+    ):
+        assert answer_goodbye(other) is None

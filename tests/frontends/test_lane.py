@@ -363,6 +363,7 @@ async def test_frames_and_pongs_never_interleave(
         await client.talk.started.wait()
         websocket = client.talk.websocket
         assert websocket is not None
+        assert websocket.drain is not None
         large = b"z" * 3_000_000
         await client.send(client_frame(FIN | PING, b"1") * 3)
         complete = websocket.send_nowait([EncodedPacket(None, (large,)), EncodedPacket(b"4end")])
@@ -381,6 +382,7 @@ async def test_what_the_kernel_does_not_take_is_kept_across_a_cancelled_drain() 
         await client.talk.started.wait()
         websocket = client.talk.websocket
         assert websocket is not None
+        assert websocket.drain is not None
         large = EncodedPacket(None, (b"z" * 3_000_000,))
         assert not websocket.send_nowait([large])
         with trio.move_on_after(0):
@@ -395,6 +397,7 @@ async def test_a_drain_cancelled_on_another_stream_leaves_nothing_but_the_close(
         await client.talk.started.wait()
         websocket = client.talk.websocket
         assert websocket is not None
+        assert websocket.drain is not None
         assert not websocket.send_nowait([EncodedPacket(b"4a")])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(websocket.drain)
@@ -435,6 +438,18 @@ async def test_the_peers_close_is_answered_and_ends_the_pump(
             CLOSE_ANSWER,
             b"",
         )  # a reset may overtake the answer: bytes came behind the close
+
+
+@both_paths
+@pytest.mark.parametrize("code", [b"", b"\x03\xe8", b"\x03\xe9", b"\x03\xea", b"\x03\xe8why"])
+async def test_a_close_alone_is_answered_with_the_same_and_the_stream_ends(
+    make_pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]], code: bytes
+) -> None:
+    async with connect(make_pair, Talk()) as client:
+        await client.send(client_frame(FIN | CLOSE, code))
+        await client.talk.ended.wait()
+        assert (client.talk.messages, client.talk.error) == ([], None)
+        assert await client.read_all() == encode_frame(CLOSE, code)
 
 
 @both_paths

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._latch import Latch
-from .._wire.frames import CLOSE, Phase, encode_frame
+from .._wire.frames import CLOSE, Phase, answer_goodbye, encode_frame
 from .readiness import ready_set
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ READ_SIZE = 65_536
 class LaneState(enum.Enum):
     OPEN = "open"
     BROKEN = "broken"  # the connection failed, or a write was cut off inside a frame
+    OVER = "over"  # the client has left, or has said goodbye and got its answer; trio-websocket knows nothing of it
     CLOSED = "closed"
 
 
@@ -57,7 +58,7 @@ class Lane(trio.abc.Stream):
 
     __slots__ = (
         "_back", "_fileno", "_handshake", "_passed", "_reading", "_ready", "_rest", "_sending", "_state", "_stream",
-        "_summon", "_unsent", "_wake", "deaf", "sorter",
+        "_summon", "_summoned", "_unsent", "_wake", "deaf", "sorter",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +78,7 @@ class Lane(trio.abc.Stream):
         self._sending: trio.Lock | None = None
         self._passed: bytes | None = None
         self._summon = summon
+        self._summoned = False
         self._reading = False  # the pump is
         #: Whether trio-websocket's reader was cancelled, as it is with the server: it sees no more frames.
         self.deaf = False
@@ -97,6 +99,9 @@ class Lane(trio.abc.Stream):
         passed = self._sort(receiver)
         while True:
             if passed:
+                if not self._summoned and (answer := answer_goodbye(passed)) is not None:
+                    await self._say_goodbye(answer)
+                    return
                 await self._pass_on(passed)
                 if sorter.message_follows:
                     return
@@ -110,6 +115,9 @@ class Lane(trio.abc.Stream):
                 continue
             found = await self._read_as_pump(receiver)
             if found is None:
+                if not self._summoned and self._state is LaneState.OPEN:
+                    self._state = LaneState.OVER
+                    return
                 self._passed = b""
                 self._wake.set()
                 return
@@ -123,13 +131,28 @@ class Lane(trio.abc.Stream):
     async def _pass_on(self, data: bytes) -> None:
         if self._state is LaneState.CLOSED:
             return  # trio-websocket has given up on this client, and never comes back
-        self._summon()
+        self._let_in()
         self._passed = data
         self._back = Latch()
         self._wake.set()
         await self._back.wait()
         if self._state is LaneState.BROKEN:
             raise trio.BrokenResourceError("the connection broke")
+
+    def _let_in(self) -> None:
+        self._summoned = True
+        self._summon()
+
+    async def _say_goodbye(self, answer: bytes) -> None:
+        complete = self.send_nowait(answer)
+        self._state = LaneState.OVER
+        if not complete:
+            await self.drain()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the client has gone, and trio-websocket has never had anything to do with it."""
+        return self._state is LaneState.OVER
 
     async def _read_as_pump(self, receiver: Receiver) -> bytes | None:
         """Read and deliver. Returns what must be passed on, or that there is something else to do; None at the end."""
@@ -237,7 +260,7 @@ class Lane(trio.abc.Stream):
 
         It waits until trio-websocket is idle: a ping that it found after our close frame would be an error to it.
         """
-        self._summon()
+        self._let_in()
         await self._back.wait()
         self.sorter.end()
         self._wake.set()

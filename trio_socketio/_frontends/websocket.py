@@ -62,10 +62,14 @@ class LaneWebSocket:
             self._nursery.start_soon(self._connection._reader_task)
         return self._connection
 
-    async def open(self, head: bytes) -> None:
-        """Write the 101."""
-        if not self._lane.send_nowait(head):
-            await self._lane.drain()
+    async def open(self, head: bytes, write_timeout: float) -> bool:
+        """Write the 101; whether the client has taken it within so many seconds."""
+        is_open = self._lane.send_nowait(head)
+        if not is_open:
+            with trio.move_on_after(write_timeout):
+                await self._lane.drain()
+                is_open = True
+        return is_open
 
     async def cut(self) -> None:
         """Close the stream."""
@@ -76,6 +80,8 @@ class LaneWebSocket:
         try:
             while True:
                 await self._lane.carry(receiver)
+                if self._lane.is_over:
+                    return
                 receiver.on_message(await self._summon().get_message())
         except ConnectionClosed as closed:
             reason = closed.reason
@@ -88,7 +94,7 @@ class LaneWebSocket:
         deflate = self._deflate
         if deflate is not None:
             return self._lane.send_nowait(b"".join([packet.deflated_frames(deflate) for packet in packets]))
-        return self._lane.send_nowait(packets[0].frames if len(packets) == 1 else join_frames(packets))
+        return self._lane.send_nowait(join_frames(packets))
 
     async def drain(self) -> None:
         """Write what `send_nowait` could not."""
@@ -98,6 +104,8 @@ class LaneWebSocket:
         """Close with a handshake; however that ends, and when cancelled at once, the connection is cut."""
         lane = self._lane
         try:
+            if lane.is_over:
+                return
             await lane.end_messages()
             connection = self._summon()
             if not lane.deaf:
@@ -125,11 +133,7 @@ async def serve_websocket(
     websocket = LaneWebSocket(stream, upgrade, nursery)
     upgrade.trailing = b""
     try:
-        is_open = False
-        with trio.move_on_after(write_timeout):
-            await websocket.open(upgrade.head)
-            is_open = True
-        if is_open:
+        if await websocket.open(upgrade.head, write_timeout):
             await upgrade.acceptance.run(websocket)
     finally:
         await websocket.cut()  # noqa: ASYNC102 - it does not wait

@@ -45,6 +45,8 @@ WHOLE_BINARY = FIN | BINARY
 #: The largest payload whose size is in the second byte of its frame.
 SHORT = 125
 _SHORT_TEXT_HEADS = tuple(bytes((FIN | TEXT, size)) for size in range(SHORT + 1))
+#: The codes (RFC 6455, section 7.4.1) of a client that has what it wanted, and of a page that is left.
+_LEAVING = tuple(code.to_bytes(2, "big") for code in (1000, 1001))
 #: What 4 bytes, as an integer, are multiplied by to repeat them so many times.
 _REPETITIONS = tuple(sum(1 << 32 * word for word in range(words)) for words in range(SHORT // 4 + 2))
 
@@ -62,6 +64,22 @@ def encode_frame(opcode: int, payload: bytes) -> bytes:
 def encode_text_frame(payload: bytes) -> bytes:
     """`encode_frame` for text, which nearly every message is: 0.1 microseconds instead of 0.2."""
     return _SHORT_TEXT_HEADS[len(payload)] + payload if len(payload) <= SHORT else encode_frame(TEXT, payload)
+
+
+def answer_goodbye(data: bytes) -> bytes | None:
+    """What a client's last bytes are answered with: a close frame.
+
+    Returns:
+        None if they are more than a close frame, or it says more than that the client leaves.
+    """
+    payload = b""
+    if len(data) == 8 and data[1] == MASKED | 2:
+        payload = apply_mask(data[6:], data[2:6])
+        if payload not in _LEAVING:
+            return None
+    elif len(data) != 6 or data[1] != MASKED:
+        return None
+    return encode_frame(CLOSE, payload) if data[0] == FIN | CLOSE else None
 
 
 def apply_mask_in_python(data: bytes, mask: bytes) -> bytes:
