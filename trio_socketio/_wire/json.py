@@ -110,6 +110,14 @@ def orjson_dumps(value: Any, default: Callable[[Any], Any] | None = None) -> byt
     return _write_text(value, convert_again)
 
 
+def orjson_dumps_plain(value: Any) -> bytes | None:
+    """`plain_dumps` of what is made of JSON's own types; None for all else, which is `dumps`'s to encode or refuse."""
+    try:
+        return orjson.dumps(value, None, _ORJSON_OPTIONS)
+    except TypeError:
+        return None
+
+
 def orjson_loads_untrusted(text: str) -> Any:
     """`plain_loads_untrusted`, faster."""
     try:
@@ -128,9 +136,9 @@ def orjson_loads_untrusted(text: str) -> Any:
 
 
 if orjson is None:
-    dumps, loads_untrusted = plain_dumps, plain_loads_untrusted
+    dumps, dumps_plain, loads_untrusted = plain_dumps, None, plain_loads_untrusted
 else:
-    dumps, loads_untrusted = orjson_dumps, orjson_loads_untrusted
+    dumps, dumps_plain, loads_untrusted = orjson_dumps, orjson_dumps_plain, orjson_loads_untrusted
     # What these options keep from orjson comes to `to_json_type`, as it does in the plain back end.
     _ORJSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._errors import ReservedEventError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class PacketType(enum.IntEnum):
@@ -36,6 +40,9 @@ class Packet(NamedTuple):
     data: Any = None
     id: int | None = None
 
+
+#: A `Packet` of the tuple of all its values: 0.18 microseconds instead of 0.49.
+make_packet: Callable[[tuple[PacketType, str, Any, int | None]], Packet] = partial(tuple.__new__, Packet)
 
 #: Names that both sides' event emitters use for themselves; on the wire they would forge the life cycle of a socket.
 RESERVED_EVENTS = frozenset(
