@@ -339,6 +339,7 @@ async def test_what_comes_faster_than_it_can_be_executed_is_dropped(
     assert listener.statistics().waiting == python_socketio.MAX_WAITING
     assert listener.statistics().dropped == 5
     await until(lambda: not listener.statistics().waiting)
+    await wait_all_tasks_blocked(0.01)
     monkeypatch.setattr(python_socketio, "MAX_WAITING_BYTES", 3 * len(payload))
     for _ in range(5):
         listener._take(b"", payload)
