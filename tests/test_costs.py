@@ -52,16 +52,17 @@ class Cost(NamedTuple):
 
 #: Operation -> what it may cost.
 COSTS = {
-    "echo": Cost(270, 146, 4),
-    "echo, 16 in flight": Cost(196, 64, 2.2),
-    "acknowledgement": Cost(275, 131, 3),
-    "broadcast": Cost(300, 158, 4),
-    "further recipient of a broadcast": Cost(46, 12, 0),
-    "connect": Cost(1231, 627, 13),
-    "disconnect": Cost(311, 708, 18),
+    "echo": Cost(276, 141, 4),
+    "echo, 16 in flight": Cost(200, 64, 2.2),
+    "acknowledgement": Cost(280, 131, 3),
+    "broadcast": Cost(296, 155, 4),
+    "further recipient of a broadcast": Cost(30, 8, 0),
+    "further recipient, 16 in flight": Cost(2, 0.6, 0),
+    "connect": Cost(1255, 568, 11),
+    "disconnect": Cost(268, 533, 12),
     "echo by long-polling": Cost(747, 279, 4),
 }
-BYTES_OF_IDLE_CLIENT = 19_500
+BYTES_OF_IDLE_CLIENT = 18_700
 
 PAYLOAD = b"abcdefghijklmnopqrstuvwxyzabcdef"
 PACKAGE = str(Path(trio_socketio.__file__).parent)
@@ -247,23 +248,23 @@ async def cost_of_acknowledgement() -> Cost:
         return await count(operation, 20)
 
 
-async def cost_of_broadcast(recipients: int) -> Cost:
+async def cost_of_broadcast(recipients: int, in_flight: int = 1) -> Cost:
     async with open_stage() as stage:
         for _ in range(recipients):
             await stage.connect()
 
         async def operation() -> None:
-            stage.clients[0].send(frame(b'42["bcast","%s"]' % PAYLOAD))
+            stage.clients[0].send(frame(b'42["bcast","%s"]' % PAYLOAD) * in_flight)
             await wait_all_tasks_blocked()
             for client in stage.clients:
-                assert client.read().count(PAYLOAD) == 1
+                assert client.read().count(PAYLOAD) == in_flight
 
         return await count(operation, 5)
 
 
-async def cost_of_further_recipient() -> Cost:
-    few, many = await cost_of_broadcast(10), await cost_of_broadcast(60)
-    return Cost(*((more - less) / 50 for less, more in zip(few, many, strict=True)))
+async def cost_of_further_recipient(in_flight: int = 1) -> Cost:
+    few, many = await cost_of_broadcast(10, in_flight), await cost_of_broadcast(60, in_flight)
+    return Cost(*((more - less) / 50 / in_flight for less, more in zip(few, many, strict=True)))
 
 
 async def cost_of_connect() -> Cost:
@@ -303,6 +304,7 @@ SCENARIOS: dict[str, Callable[[], Awaitable[Cost]]] = {
     "acknowledgement": cost_of_acknowledgement,
     "broadcast": functools.partial(cost_of_broadcast, 1),
     "further recipient of a broadcast": cost_of_further_recipient,
+    "further recipient, 16 in flight": functools.partial(cost_of_further_recipient, 16),
     "connect": cost_of_connect,
     "disconnect": cost_of_disconnect,
     "echo by long-polling": cost_of_polling,

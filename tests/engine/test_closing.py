@@ -127,6 +127,16 @@ async def test_closing_session_can_be_closed_at_once(transport: str) -> None:
         assert trio.current_time() <= 2
 
 
+async def test_closing_session_ends_when_its_client_closes_it_too() -> None:
+    async with open_stage() as stage:
+        client = await stage.net.polling()
+        stage.session.close(description="enough")
+        assert await stage.close_reason() is None
+        await client.post("1")
+        assert await stage.end() == ("forced close", "enough")
+        assert trio.current_time() == 0
+
+
 @on_both_transports
 async def test_closing_twice_is_closing_once(transport: str) -> None:
     async with open_stage() as stage:

@@ -48,11 +48,10 @@ PATIENCE = 20.0
 
 
 class EchoReceiver:
-    """Sends back what it gets, through a drain task as an engine has one."""
+    """Sends back what it gets, when it is told that what went before is sent."""
 
-    def __init__(self, websocket: WebSocket, nursery: trio.Nursery) -> None:
+    def __init__(self, websocket: WebSocket) -> None:
         self.websocket = websocket
-        self.nursery = nursery
         self.queue: list[EncodedPacket] = []
         self.draining = False
         self.paused = False
@@ -64,15 +63,12 @@ class EchoReceiver:
 
     def end_batch(self) -> None:
         if self.queue and not self.draining:
-            self.draining = True
-            self.nursery.start_soon(self.drain)
-
-    async def drain(self) -> None:
-        while self.queue:
             packets, self.queue = self.queue, []
-            if not self.websocket.send_nowait(packets):
-                await self.websocket.drain()
+            self.draining = not self.websocket.send_nowait(packets)
+
+    def on_drained(self) -> None:
         self.draining = False
+        self.end_batch()
 
     async def resumed(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -89,14 +85,12 @@ class EchoAcceptance:
     async def run(self, websocket: WebSocket) -> None:
         self.application.websockets += 1
         code = 1000
-        async with trio.open_nursery() as nursery:
-            with trio.CancelScope() as self.application.pumping:
-                try:
-                    await websocket.pump(EchoReceiver(websocket, nursery))
-                except MessageTooLarge as error:
-                    self.application.errors.append(str(error))
-                    code = 1009
-            nursery.cancel_scope.cancel()
+        with trio.CancelScope() as self.application.pumping:
+            try:
+                await websocket.pump(EchoReceiver(websocket))
+            except MessageTooLarge as error:
+                self.application.errors.append(str(error))
+                code = 1009
         with trio.move_on_after(0.3):
             await websocket.aclose(code)
 
@@ -741,26 +735,21 @@ async def test_requests_before_the_start_are_answered_503() -> None:
     assert answers[0]["status"] == 503
 
 
-async def test_drain_waits_until_the_server_has_everything_and_fails_when_it_never_will() -> None:
+async def test_receiver_is_told_when_the_server_has_everything_and_not_when_it_never_will() -> None:
     stuck = trio.Event()
-    results: list[str] = []
+    drained: list[int] = []
+    sent: list[str] = []
     messages: list[Message] = [{"type": "websocket.connect"}]
+
+    class Receiver(EchoReceiver):
+        def on_drained(self) -> None:
+            drained.append(len(sent))
+            assert not self.websocket.send_nowait([EncodedPacket(b"4third"), EncodedPacket(b"4stuck")])
 
     class Acceptance(EchoAcceptance):
         async def run(self, websocket: WebSocket) -> None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.write, websocket)
-                await websocket.pump(EchoReceiver(websocket, nursery))
-
-        async def write(self, websocket: WebSocket) -> None:
-            assert not websocket.send_nowait([EncodedPacket(b"4first")])
-            await websocket.drain()
-            results.append("drained")
-            assert not websocket.send_nowait([EncodedPacket(b"4second"), EncodedPacket(b"4third")])
-            try:
-                await websocket.drain()
-            except trio.BrokenResourceError:
-                results.append("broken")
+            assert not websocket.send_nowait([EncodedPacket(b"4first"), EncodedPacket(b"4second")])
+            await websocket.pump(Receiver(websocket))
 
     class Application(Echo):
         async def open_websocket(self, request: Request) -> Verdict:
@@ -773,9 +762,12 @@ async def test_drain_waits_until_the_server_has_everything_and_fails_when_it_nev
         return messages.pop(0)
 
     async def send(message: Message) -> None:
-        if message.get("text") == "4second":
+        if message.get("text") == "4stuck":
             stuck.set()
             await trio.sleep_forever()
+        if message["type"] == "websocket.send":
+            sent.append(message["text"])
 
     await ASGIApp(Application())({"type": "websocket", "path": "/io/", "headers": []}, receive, send)
-    assert results == ["drained", "broken"]
+    assert sent == ["4first", "4second", "4third"]
+    assert drained == [2]

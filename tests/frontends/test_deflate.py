@@ -75,13 +75,15 @@ async def test_only_clients_that_offered_it_get_compressed_frames(make_pair: Mak
     for opening, large in ((OFFERING, deflated), (UPGRADE, packet.frames)):
         async with connect(make_pair, Talk(deflate=DEFAULT), opening) as client:
             await client.talk.started.wait()
-            assert client.talk.websocket is not None
+            websocket = client.talk.websocket
+            assert websocket is not None
+            assert websocket.drain is not None
             expected = small.frames + large + large
-            client.talk.websocket.send_nowait([small, packet])
-            await client.talk.websocket.drain()
-            client.talk.websocket.send_nowait([packet])
+            websocket.send_nowait([small, packet])
+            await websocket.drain()
+            websocket.send_nowait([packet])
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(client.talk.websocket.drain)
+                nursery.start_soon(websocket.drain)
                 assert await client.read_exactly(len(expected)) == expected
 
 

@@ -70,6 +70,9 @@ class Recorder:
     def end_batch(self) -> None:
         self.batches += 1
 
+    def on_drained(self) -> None:
+        pass
+
     async def resumed(self) -> None:
         await self.go_on.wait()
 
@@ -129,7 +132,7 @@ class Talk(Recorder):
         super().end_batch()
         if self._replies and self._nursery is not None and self.websocket is not None:
             replies, self._replies = self._replies, []
-            if not self.websocket.send_nowait(replies):
+            if not self.websocket.send_nowait(replies) and self.websocket.drain is not None:
                 self._nursery.start_soon(self.websocket.drain)
 
 

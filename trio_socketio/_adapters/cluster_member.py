@@ -155,7 +155,7 @@ class ClusterMember:
 
     def _on_broadcast(self, message: Message) -> None:
         options = read_target(message.target)
-        ids = self.local.sockets(options)
+        ids = self.local.recipients(options)
         packet = Packet(PacketType.EVENT, self._directory.name, message.content)
         if message.request_id is not None:
             self._collect(message, ids, packet, options)

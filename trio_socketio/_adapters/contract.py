@@ -118,7 +118,10 @@ class Directory(Protocol):
         """A packet, ready to be sent."""
 
     def deliver(self, ids: Sequence[str], packet: Packet, encoded: EncodedPacket, volatile: bool) -> None:
-        """Send to each of these sockets that is connected; the packet itself is for their catch-all listeners."""
+        """Send to each of these sockets that is connected; the packet itself is for their catch-all listeners.
+
+        Several broadcasts with the same tuple of ids cost less than as many with lists.
+        """
 
     def deliver_with_ack(
         self, ids: Sequence[str], packet: Packet, options: BroadcastOptions, acks: AckCollector

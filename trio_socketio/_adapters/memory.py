@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .answers import AckStream
     from .contract import BroadcastOptions, Directory, Room, SocketDetails
 
+#: Choices of recipients that are remembered, until somebody joins or leaves a room.
+MAX_REMEMBERED = 32
+
 logger = logging.getLogger("trio_socketio.adapters")
 
 
@@ -38,6 +41,7 @@ class MemoryAdapter:
         self.rooms: dict[Room, set[str]] = {}
         self.sids: dict[str, set[Room]] = {}
         self._directory = directory
+        self._recipients: dict[tuple[frozenset[Room], frozenset[Room]], tuple[str, ...]] = {}
         self._listeners = Listeners(EVENT_ARGUMENTS, sync_only=EVENTS, known=EVENTS)
 
     def on(self, event: str, listener: Callable[..., Any]) -> None:
@@ -69,14 +73,17 @@ class MemoryAdapter:
                 self._remove(id, room)
             left |= rooms
         self.sids.pop(id, None)
+        self._recipients.clear()
         await trio.lowlevel.checkpoint()
 
     def _join(self, id: str, rooms: Iterable[Room]) -> None:
         own = self.sids.setdefault(id, set())
+        self._recipients.clear()
         for room in rooms:
             if room in own:
                 continue
             own.add(room)
+            self._recipients.clear()  # again, because listeners may have asked meanwhile
             created = room not in self.rooms
             self.rooms.setdefault(room, set()).add(id)
             if created:
@@ -92,6 +99,7 @@ class MemoryAdapter:
         if members is None or id not in members:
             return
         members.remove(id)
+        self._recipients.clear()
         self._tell("leave-room", room, id)
         # Only now, because a listener may have put somebody in again; and only this one, because a listener may have
         # emptied it and made it anew.
@@ -110,20 +118,39 @@ class MemoryAdapter:
     def sockets(self, options: BroadcastOptions) -> list[str]:
         """See `Adapter.sockets`."""
         connected = self._directory.connected
-        if options.rooms:
+        return [id for id in self.recipients(options) if id in connected]
+
+    def recipients(self, options: BroadcastOptions) -> tuple[str, ...]:
+        """The same, with those that are not connected yet, or not any more; what `Directory.deliver` wants.
+
+        It is the same tuple for as long as nobody joins or leaves a room, by which a broadcast to the same as the last
+        one is known.
+        """
+        key = (options.rooms, options.except_rooms)
+        found = self._recipients.get(key)
+        if found is None:
+            if len(self._recipients) >= MAX_REMEMBERED:
+                self._recipients.clear()
+            found = self._recipients[key] = self._find_recipients(options)
+        return found
+
+    def _find_recipients(self, options: BroadcastOptions) -> tuple[str, ...]:
+        if len(options.rooms) == 1:
+            (room,) = options.rooms
+            chosen: Iterable[str] = self.rooms.get(room, ())
+        elif options.rooms:
             # A dict, because the order of the rooms is the order of delivery.
             chosen = dict.fromkeys(id for room in options.rooms for id in self.rooms.get(room, ()))
-            ids = [id for id in chosen if id in connected]
         else:
-            ids = [id for id in self.sids if id in connected]
-        if options.except_rooms:
-            left_out = set[str]().union(*(self.rooms.get(room, ()) for room in options.except_rooms))
-            ids = [id for id in ids if id not in left_out]
-        return ids
+            chosen = self.sids
+        if not options.except_rooms:
+            return tuple(chosen)
+        left_out = set[str]().union(*(self.rooms.get(room, ()) for room in options.except_rooms))
+        return tuple([id for id in chosen if id not in left_out])
 
     async def broadcast(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._directory.deliver(self.sockets(options), packet, encoded, options.volatile)
+        self._directory.deliver(self.recipients(options), packet, encoded, options.volatile)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckStream) -> None:

@@ -255,6 +255,9 @@ class Receiver(Protocol):
     def end_batch(self) -> None:
         """Nothing more is at hand: now the replies to this very client may be written."""
 
+    def on_drained(self) -> None:
+        """What `WebSocket.send_nowait` could not send has been sent, by a WebSocket that has no `WebSocket.drain`."""
+
     async def resumed(self) -> None:
         """Wait until reading may go on."""
 
@@ -277,14 +280,18 @@ class WebSocket(Protocol):
         """Take packets to send, all of them whole, in order.
 
         Returns:
-            True if all is with the kernel. False if `drain` must complete before the next call.
+            True if all is with the kernel. False if `drain` must complete before the next call, or `pump` must call
+            `Receiver.on_drained`.
 
         Raises:
             trio.BrokenResourceError: The connection broke.
         """
 
-    async def drain(self) -> None:
-        """Send what `send_nowait` could not. A cancelled drain leaves the WebSocket unusable but for `aclose`.
+    @property
+    def drain(self) -> Callable[[], Awaitable[None]] | None:
+        """Sends what `send_nowait` could not. A cancelled drain leaves the WebSocket unusable but for `aclose`.
+
+        None where `pump` does it, and tells the receiver.
 
         Raises:
             trio.BrokenResourceError: The connection broke.

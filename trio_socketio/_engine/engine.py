@@ -12,18 +12,20 @@ from .._listeners import Listeners
 from .._wire.encoded import EncodedPacket
 from .._wire.engine_packets import encode_open
 from .._wire.phases import Phase
+from .batch import Batch
 from .compression import Compressor
 from .config import EngineConfig
 from .contract import Response
 from .handshake import UNKNOWN_SID, choose_dialect, error_response, generate_id, new_id, run_middlewares, verify
 from .life import Life, State
+from .outbox import Outbox
 from .polling import answer_poll, serve_poll, serve_post
 from .proxies import see_through_proxies
 from .session import FORCED_CLOSE, Session
 from .websocket import ProbeAcceptance, RefusingAcceptance, SessionAcceptance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from typing_extensions import Unpack
 
@@ -265,6 +267,12 @@ class Engine(Life):
             self._configure(session)
         self.start_soon(session.run)
         return session
+
+    def open_batch(self, sessions: Iterable[Session]) -> Batch:
+        """Sessions that get the same until the end of the tick."""
+        batch = Batch(sessions, Outbox(self.config.max_outbox_bytes, self.config.max_outbox_packets))
+        self._flusher.note(batch)
+        return batch
 
     def _opening(self, session: Session) -> list[EncodedPacket]:
         config = self.config

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from .session import Session
+    from typing import Protocol
+
+    class Flushable(Protocol):
+        """A session, or a batch."""
+
+        def flush(self) -> None: ...
 
 
 class Flusher:
@@ -21,15 +26,20 @@ class Flusher:
     __slots__ = ("_dirty", "_parked")
 
     def __init__(self) -> None:
-        self._dirty: list[Session] = []
+        self._dirty: list[Flushable] = []
         self._parked: trio.lowlevel.Task | None = None
 
-    def note(self, session: Session) -> None:
-        """Flush this session at the end of the tick. The session makes sure that it is noted only once."""
-        self._dirty.append(session)
+    def note(self, dirty: Flushable) -> None:
+        """Flush this at the end of the tick. It makes sure that it is noted only once."""
+        self._dirty.append(dirty)
         if self._parked is not None:
             trio.lowlevel.reschedule(self._parked)
             self._parked = None
+
+    @property
+    def notes(self) -> int:
+        """How many were noted in this tick."""
+        return len(self._dirty)
 
     async def run(self) -> None:
         """Flush until cancelled."""
@@ -41,8 +51,8 @@ class Flusher:
                 self._parked = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._unpark)
             dirty, self._dirty = self._dirty, []
-            for session in dirty:
-                session.flush()
+            for one in dirty:
+                one.flush()
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
         self._parked = None

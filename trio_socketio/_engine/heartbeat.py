@@ -22,6 +22,7 @@ class Due(enum.Enum):
     PING = "a ping; from now on its answer is waited for"
     SILENCE = "nothing was heard of the client for too long"
     CLOSE = "the client has not collected the goodbye"
+    EXPIRY = "what the sink expects has not come"
 
 
 class Heartbeat:
@@ -35,7 +36,8 @@ class Heartbeat:
     """
 
     __slots__ = (
-        "_alarm_at", "_alarms", "_client_pings", "_close_at", "_interval", "_patience", "_ping_at", "_pong_by", "_task",
+        "_alarm_at", "_alarms", "_client_pings", "_close_at", "_expires_at", "_interval", "_patience", "_ping_at",
+        "_pong_by", "_task",
     )  # fmt: skip
 
     def __init__(self, interval: float, timeout: float, *, client_pings: bool, alarms: Alarms) -> None:
@@ -46,6 +48,7 @@ class Heartbeat:
         self._interval = interval
         self._patience = interval + timeout if client_pings else timeout
         self._close_at = inf
+        self._expires_at = inf
         self.beat()
 
     def beat(self) -> None:
@@ -66,8 +69,13 @@ class Heartbeat:
         self._close_at = trio.current_time() + seconds
         self._set_alarm()
 
+    def expire_in(self, seconds: float) -> None:
+        """Say so when this much time has passed; infinity takes it back."""
+        self._expires_at = trio.current_time() + seconds
+        self._set_alarm()
+
     async def wait(self) -> Due:
-        """Wait until something is due. It is said once; but for PING, it stays due until a deadline is moved.
+        """Wait until something is due. PING and EXPIRY are said once; the others stay due until a deadline is moved.
 
         Whoever cancels it does not wait again.
         """
@@ -80,6 +88,9 @@ class Heartbeat:
                 return Due.CLOSE
             if now >= self._pong_by:
                 return Due.SILENCE
+            if now >= self._expires_at:
+                self._expires_at = inf
+                return Due.EXPIRY
             if now >= self._ping_at:
                 self._ping_at, self._pong_by = inf, now + self._patience
                 return Due.PING
@@ -102,7 +113,7 @@ class Heartbeat:
             self._task = None
 
     def _first_deadline(self) -> float:
-        return min(self._ping_at, self._pong_by, self._close_at)
+        return min(self._ping_at, self._pong_by, self._close_at, self._expires_at)
 
     def _set_alarm(self) -> None:
         deadline = self._first_deadline()

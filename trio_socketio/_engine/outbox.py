@@ -45,6 +45,12 @@ class Outbox:
         """Past half of a bound: those who can wait should."""
         return self.size * 2 > self.max_bytes or self.count * 2 > self.max_packets
 
+    def copy(self, other: Outbox) -> None:
+        """Queue what another one holds; for one that is empty."""
+        self._packets = other._packets.copy()
+        self.size = other.size
+        self.count = other.count
+
     def take(self) -> list[EncodedPacket]:
         """Everything, in order; the queue is empty afterwards."""
         packets, self._packets = self._packets, []

@@ -23,11 +23,12 @@ from .outbox import Outbox
 from .sinks import Inbox
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextvars import Context
 
     from .._wire.dialects import Dialect
     from .alarms import Alarms
+    from .batch import Batch
     from .config import EngineConfig
     from .contract import Request, WebSocket
     from .flusher import Flusher
@@ -85,8 +86,8 @@ class Session(trio.abc.Channel["str | bytes"]):
     # fmt: off
     __slots__ = (
         "_config", "_context", "_description", "_flow", "_flusher", "_heartbeat", "_on_closed", "_outbox", "_resumed",
-        "_sink", "_writable", "closed_because", "dialect", "ended", "id", "nursery", "phase", "poll", "post", "probe",
-        "remote_address", "request", "started", "websocket", "websocket_scope",
+        "_sink", "_writable", "batch", "closed_because", "dialect", "ended", "id", "nursery", "phase", "poll", "post",
+        "probe", "remote_address", "request", "started", "websocket", "websocket_scope",
     )
     # fmt: on
 
@@ -126,6 +127,8 @@ class Session(trio.abc.Channel["str | bytes"]):
         self._on_closed = on_closed
         self._sink: Sink = Inbox(config.max_inbox_messages)
         self._outbox = Outbox(config.max_outbox_bytes, config.max_outbox_packets)
+        #: Where what is queued for it is, while that is the same as what is queued for others.
+        self.batch: Batch | None = None
         self._flow = Flow.IDLE
         self._writable: trio.lowlevel.ParkingLot | None = None
         self._resumed: trio.Event | None = None
@@ -211,7 +214,7 @@ class Session(trio.abc.Channel["str | bytes"]):
     @property
     def buffered_bytes(self) -> int:
         """Bytes of content that wait to be sent."""
-        return self._outbox.size
+        return self._outbox.size + (0 if self.batch is None else self.batch.outbox.size)
 
     # The life
 
@@ -259,6 +262,7 @@ class Session(trio.abc.Channel["str | bytes"]):
                 scope.cancel()
         self.resume_reading()
         self._sink.on_close(reason, description)
+        self.batch = None
         self._outbox.take()
         self._wake_writers()
         if self.nursery is not None:
@@ -277,6 +281,8 @@ class Session(trio.abc.Channel["str | bytes"]):
         """
         if not self.phase.open:
             return False
+        if self.batch is not None:
+            self._leave_batch()
         box = self._outbox
         if box.count and not box.fits(packet):
             self.finish(
@@ -293,6 +299,8 @@ class Session(trio.abc.Channel["str | bytes"]):
 
     def has_room(self, packet: EncodedPacket) -> bool:
         """Whether `write` would take this unit without closing the session."""
+        if self.batch is not None:
+            self._leave_batch()
         return self._outbox.fits(packet)
 
     @property
@@ -302,11 +310,14 @@ class Session(trio.abc.Channel["str | bytes"]):
             self.phase.open
             and self._flow is Flow.IDLE
             and not self._outbox
+            and self.batch is None
             and (self.websocket is not None or self.poll is not None)
         )
 
     def must_wait(self, packet: EncodedPacket) -> bool:
         """Whether `wait_writable` has something to wait for."""
+        if self.batch is not None:
+            self._leave_batch()
         box = self._outbox
         return box.count > 0 and self.phase.open and (box.above_high_water or not box.fits(packet))
 
@@ -321,22 +332,54 @@ class Session(trio.abc.Channel["str | bytes"]):
                 self._writable = trio.lowlevel.ParkingLot()
             await self._writable.park()
 
+    def flush_if_alone(self) -> None:
+        """Flush before whoever has written waits, if nobody else has written in this tick.
+
+        A client that is alone has its answer a tick earlier, after 115 microseconds instead of 130. With many it would
+        cost all of them more: their answers to the first would come before the others are written to.
+        """
+        if self._flow is _NOTED and self._flusher.notes == 1:
+            self.flush()
+
+    def enter(self, batch: Batch) -> bool:
+        """Have what is put into a batch instead of an outbox; False if something else is to be sent before."""
+        if self.websocket is None or self.batch is not None or self._flow is not _IDLE or not self.phase.open:
+            return False
+        self.batch = batch
+        return True
+
+    def _leave_batch(self) -> None:
+        assert self.batch is not None, "asked before"
+        batch, self.batch = self.batch, None
+        batch.on_leave(self)
+        self._outbox.copy(batch.outbox)
+        self._flow = _NOTED
+        self._flusher.note(self)
+
+    def send_batch(self, packets: Sequence[EncodedPacket]) -> None:
+        """Write what is in its batch, at the end of the tick."""
+        assert self.websocket is not None, "else it would not be in a batch"
+        self.batch = None
+        self._send(self.websocket, packets)
+
     def flush(self) -> None:
         """Hand over what is queued, as far as the transport takes it."""
         if self._flow is _DRAINING:
             return
+        if self.batch is not None:
+            self._leave_batch()
         self._flow = _IDLE
         if not self._outbox:
             return
         if self.websocket is not None:
-            self._send(self.websocket)
+            self._send(self.websocket, self._outbox.take())
         elif self.poll is not None:
             self._answer_poll(self._outbox.take())
             self._wake_writers()
 
-    def _send(self, websocket: WebSocket) -> None:
+    def _send(self, websocket: WebSocket, packets: Sequence[EncodedPacket]) -> None:
         try:
-            complete = websocket.send_nowait(self._outbox.take())
+            complete = websocket.send_nowait(packets)
         except trio.BrokenResourceError:
             self.finish(TRANSPORT_ERROR, "write error")
             return
@@ -344,22 +387,29 @@ class Session(trio.abc.Channel["str | bytes"]):
             self._sent()
         else:
             self._flow = Flow.DRAINING
-            self.spawn(self.drain, websocket)
+            if websocket.drain is not None:
+                self.spawn(self.drain, websocket, websocket.drain)
 
-    async def drain(self, websocket: WebSocket) -> None:
+    async def drain(self, websocket: WebSocket, drain: Callable[[], Awaitable[None]]) -> None:
         """Wait until a WebSocket has written what it has taken; then go on, if it carries the session."""
         try:
-            await websocket.drain()
+            await drain()
         except trio.BrokenResourceError:
             if self.websocket is websocket:
                 self.finish(TRANSPORT_ERROR, "write error")
             return
-        if self.websocket is websocket and self.phase is not Phase.CLOSED:
-            self._flow = Flow.IDLE
-            if self._outbox:
-                self._send(websocket)
-            else:
-                self._sent()
+        if self.websocket is websocket:
+            self.on_drained()
+
+    def on_drained(self) -> None:
+        """The WebSocket has written what it has taken."""
+        if self.phase is Phase.CLOSED or self.websocket is None:
+            return
+        self._flow = Flow.IDLE
+        if self._outbox:
+            self._send(self.websocket, self._outbox.take())
+        else:
+            self._sent()
 
     def _sent(self) -> None:
         if self._writable is not None:
@@ -425,6 +475,8 @@ class Session(trio.abc.Channel["str | bytes"]):
     def on_packet(self, packet: EnginePacket) -> None:
         """One Engine.IO packet, from either transport."""
         if not self.phase.open:
+            if packet.type is EnginePacketType.CLOSE:
+                self.finish(FORCED_CLOSE)  # and so does the client, which collects nothing any more
             return
         if packet.type is EnginePacketType.MESSAGE:
             self._sink.on_message("" if packet.data is None else packet.data)
@@ -452,10 +504,16 @@ class Session(trio.abc.Channel["str | bytes"]):
                 self.write(PING)
             elif due is Due.CLOSE:
                 self.finish(FORCED_CLOSE)
+            elif due is Due.EXPIRY:
+                self._sink.on_expiry()
             elif self.paused:
                 self._heartbeat.be_patient()  # the sign of life waits behind what we do not read
             else:
                 self.finish(PING_TIMEOUT)
+
+    def expire_in(self, seconds: float) -> None:
+        """Tell the sink when this much time has passed; infinity takes it back."""
+        self._heartbeat.expire_in(seconds)
 
     # The upgrade (Engine.IO protocol, "transport upgrading")
 

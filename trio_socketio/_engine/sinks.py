@@ -30,6 +30,9 @@ class Sink(Protocol):
     def on_heartbeat(self) -> None:
         """The client has given a sign of life."""
 
+    def on_expiry(self) -> None:
+        """The time of `Session.expire_in` is over."""
+
     def on_close(self, reason: str, description: str | None) -> None:
         """The session has closed, just now; its tasks are about to be cancelled."""
 
@@ -62,6 +65,9 @@ class Inbox:
         self._waiting.unpark()
 
     def on_heartbeat(self) -> None:
+        pass
+
+    def on_expiry(self) -> None:
         pass
 
     def on_close(self, reason: str, description: str | None) -> None:

@@ -18,7 +18,7 @@ from .._wire.phases import Change, Phase, next_phase
 from .session import FORCED_CLOSE, TRANSPORT_CLOSE, TRANSPORT_ERROR, Flow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .._wire.dialects import Dialect
     from .._wire.encoded import EncodedPacket
@@ -204,12 +204,18 @@ class _Probe:
             self._scope.cancel()
             return
         self._stage = _Stage.ANSWERED if complete else _Stage.ANSWERING
-        if not complete:
-            self._session.spawn(self._drain)
+        if not complete and self._websocket.drain is not None:
+            self._session.spawn(self._drain, self._websocket.drain)
 
-    async def _drain(self) -> None:
-        await self._session.drain(self._websocket)
+    async def _drain(self, drain: Callable[[], Awaitable[None]]) -> None:
+        await self._session.drain(self._websocket, drain)
         if self._stage is _Stage.ANSWERING:
+            self._stage = _Stage.ANSWERED
+
+    def on_drained(self) -> None:
+        if self._stage is _Stage.UPGRADED:
+            self._session.on_drained()
+        elif self._stage is _Stage.ANSWERING:
             self._stage = _Stage.ANSWERED
 
     async def _release_polls(self) -> None:

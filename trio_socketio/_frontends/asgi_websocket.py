@@ -1,7 +1,8 @@
 """A WebSocket over ASGI, for the engine.
 
 The request's own task is the only one that awaits ``send``: it is the writer, inside `pump`. The reader is its child.
-In between is what `send_nowait` stored; it is bounded because the engine calls again only after `drain`.
+In between is what `send_nowait` stored; it is bounded because the engine calls again only after it was told that all is
+sent.
 
 The reader never stops before ``websocket.disconnect`` while a close is under way, nor when the engine has no use for
 more: the server's queue of ten messages would fill, and the server would wait for room in it for ever.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .._errors import MessageTooLarge
+from .._latch import Latch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -55,35 +57,29 @@ class ASGIWebSocket:
         self._max_message_size = max_message_size
         self._state = _State.OPEN
         self._stored: deque[str | bytes] = deque()
-        self._stored_some = trio.Event()
-        self._all_sent = trio.Event()
-        self._all_sent.set()
+        self._stored_some = Latch()
         self._too_large: MessageTooLarge | None = None
 
     async def pump(self, receiver: Receiver) -> None:
         """Read, and write what `send_nowait` stores, until the peer closes."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, receiver, nursery.cancel_scope)
-            await self._write()
+            await self._write(receiver)
         if self._too_large is not None:
             raise self._too_large
 
     def send_nowait(self, packets: Sequence[EncodedPacket]) -> bool:
-        """Store packets for the writer. Always False: `drain` says when they are with the server."""
+        """Store packets for the writer. Always False: the receiver is told when they are with the server."""
         if self._state is _State.CLOSING:
             raise trio.BrokenResourceError("the WebSocket is closed")
         # Not when the peer has gone: that is for `pump` to say, in a moment, and it is no error.
         for packet in packets:
             self._stored.extend(packet.messages)
-        self._all_sent = trio.Event()
         self._stored_some.set()
         return False
 
-    async def drain(self) -> None:
-        """Wait until everything stored is sent."""
-        await self._all_sent.wait()
-        if self._stored:
-            raise trio.BrokenResourceError("the WebSocket was closed before everything was sent")
+    #: The writer does it.
+    drain = None
 
     async def aclose(self, code: int = 1000) -> None:
         """Send a close frame and wait until the connection is over; cut it when cancelled."""
@@ -108,15 +104,16 @@ class ASGIWebSocket:
             if silence.cancelled_caught:
                 return
 
-    async def _write(self) -> None:
+    async def _write(self, receiver: Receiver) -> None:
         while True:
             await self._stored_some.wait()
-            self._stored_some = trio.Event()
+            self._stored_some = Latch()
             while self._stored:
                 message = self._stored[0]
                 await self._outlet({"type": "websocket.send", "text" if isinstance(message, str) else "bytes": message})
                 self._stored.popleft()
-            self._all_sent.set()
+            if self._state is _State.OPEN:
+                receiver.on_drained()
 
     async def _read(self, receiver: Receiver, pumping: trio.CancelScope) -> None:
         async with self._outlet.settled(WRITE_GRACE, self._next):
@@ -143,7 +140,6 @@ class ASGIWebSocket:
         event = await self._receive()
         if event["type"] == "websocket.disconnect":
             self._state = _State.GONE
-            self._all_sent.set()  # or never: `drain` looks at what is left
             return None
         text: str | None = event.get("text")
         return event["bytes"] if text is None else text

@@ -8,6 +8,7 @@ session closes gracefully, so that it still gets what was queued for it.
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -48,7 +49,6 @@ class Connection:
         "_decoder",
         "_dismissed",
         "_ending",
-        "_expiry",
         "_max_queued",
         "_parser",
         "_queued",
@@ -73,7 +73,6 @@ class Connection:
         self._dismissed: frozenset[str] = frozenset()
         self._queued = 0
         self._max_queued = server.config.max_queued_events
-        self._expiry: trio.CancelScope | None = None
         self._stalled_since: float | None = None  # the first heartbeat within the packet that is half-received
 
     # Figures
@@ -103,7 +102,7 @@ class Connection:
             self.session.resume_reading()
 
     def on_open(self) -> None:
-        self.session.spawn(self._expire)
+        self.session.expire_in(self.config.connect_timeout)
 
     def on_greeted(self) -> None:
         if self.session.protocol == 3:
@@ -132,6 +131,10 @@ class Connection:
             elif now >= self._stalled_since + self.server.engine.config.ping_interval:
                 self._on_undecodable("the attachments of a packet have not come in time")
 
+    def on_expiry(self) -> None:
+        logger.debug("%s has joined no namespace in time", self.session)
+        self._close("no namespace was joined in time")
+
     def on_close(self, reason: str, description: str | None) -> None:
         self._decoder.reset()
         self._end_sockets(self.server.close_reason or reason, description)
@@ -147,12 +150,6 @@ class Connection:
                         nursery.start_soon(socket.finish_end)
         finally:
             self.server.forget(self)
-
-    async def _expire(self) -> None:
-        with trio.CancelScope() as self._expiry:
-            await trio.sleep(self.config.connect_timeout)
-            logger.debug("%s has joined no namespace in time", self.session)
-            self._close("no namespace was joined in time")
 
     # Packets
 
@@ -262,8 +259,7 @@ class Connection:
             if missed is None:
                 self._close("what it has missed was dropped while its middlewares were running")
             elif self.session.phase.open and socket.state is State.CONNECTING:
-                if self._expiry is not None:
-                    self._expiry.cancel()
+                self.session.expire_in(inf)
                 socket.open(missed)
         except Exception as error:
             self._refuse(socket, error)

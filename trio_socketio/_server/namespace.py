@@ -8,7 +8,8 @@ import trio
 
 from .._adapters.contract import BroadcastOptions
 from .._listeners import Listeners, inspect_listener
-from .._wire.packets import RESERVED_EVENTS, Packet, PacketType, check_event_name
+from .._wire.packets import RESERVED_EVENTS, Packet, PacketType, check_event_name, make_packet
+from .audiences import FEW, Audiences
 from .data import DataT
 from .event_types import AnswerT, ArgsT, event_name
 from .handlers import check_handled_name, find_handlers, new_handlers
@@ -55,6 +56,7 @@ class Namespace(Broadcasting, Generic[DataT]):
         self.server = server
         self.sockets: dict[str, Socket[DataT]] = {}
         self.tapped: set[str] = set()
+        self._audiences = Audiences(self.sockets, server.engine.open_batch)
         self.adapter: Adapter = self._make_adapter()
         self.recovery: Recovery | None = self._make_recovery()
         #: The `ParentNamespace` that made it, if one has.
@@ -233,6 +235,10 @@ class Namespace(Broadcasting, Generic[DataT]):
         if not self._ready.is_set():
             await self._ready.wait()
 
+    def on_change(self) -> None:
+        """A socket has connected, or is not connected any more."""
+        self._audiences.forget()
+
     def on_arrival(self) -> None:
         """A socket was made, which counts from before its middlewares until after its ``disconnect`` handlers."""
         self._occupants += 1
@@ -263,7 +269,7 @@ class Namespace(Broadcasting, Generic[DataT]):
         """An event, ready to be sent."""
         if type(event) is not str or event in RESERVED_EVENTS:
             check_event_name(event)
-        return self._encode(Packet(_EVENT, self.name, [event, *args], id), compress)
+        return self._encode(make_packet((_EVENT, self.name, [event, *args], id)), compress)
 
     def next_ack_id(self) -> int:
         """One counter for direct emits and broadcasts, so that their ids never meet in a socket's table."""
@@ -285,6 +291,9 @@ class Namespace(Broadcasting, Generic[DataT]):
         """Send to each of these sockets that is connected."""
         if self.tapped:
             self._tell_tapped(ids, packet)
+        if type(ids) is tuple and not volatile and len(ids) > FEW:
+            self._audiences.send(ids, encoded)
+            return
         sockets = self.sockets
         for id in ids:
             socket = sockets.get(id)

@@ -308,6 +308,7 @@ class Socket(Emitting, Generic[DataT]):
         """
         self._change(State.CONNECTED)
         self.namespace.sockets[self.id] = self
+        self.namespace.on_change()
         answer = {"sid": self.id}
         if self.passport is not None:
             answer["pid"] = self.passport.pid
@@ -364,6 +365,7 @@ class Socket(Emitting, Generic[DataT]):
     def begin_end(self, reason: str, description: str | None = None) -> None:
         """Nothing is sent or started for it any more, and nobody waits for it; whoever calls this runs `finish_end`."""
         self._change(State.ENDING)
+        self.namespace.on_change()
         self._why = (reason, description)
         if self.passport is not None:
             self.passport.lose(reason)

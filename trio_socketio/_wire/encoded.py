@@ -14,7 +14,7 @@ from .._errors import EncodeError
 from .frames import BINARY, TEXT, encode_frame, encode_text_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from .deflate import PerMessageDeflate
 
@@ -127,8 +127,28 @@ class EncodedPacket:
         return f"<EncodedPacket {self.text!r} +{len(self.attachments)} attachments>"
 
 
-def join_frames(packets: Iterable[EncodedPacket]) -> bytes:
-    """The bytes to write to a WebSocket for several packets."""
+class SharedPackets(list[EncodedPacket]):
+    """Packets that go to many clients, together: their frames are joined once."""
+
+    __slots__ = ("_frames",)
+
+    _frames: bytes
+
+    @property
+    def frames(self) -> bytes:
+        try:
+            return self._frames
+        except AttributeError:
+            self._frames = frames = b"".join([packet.frames for packet in self])
+            return frames
+
+
+def join_frames(packets: Sequence[EncodedPacket]) -> bytes:
+    """The bytes to write to a WebSocket for one or several packets."""
+    if len(packets) == 1:
+        return packets[0].frames
+    if type(packets) is SharedPackets:
+        return packets.frames
     return b"".join([packet.frames for packet in packets])
 
 
