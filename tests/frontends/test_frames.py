@@ -63,7 +63,13 @@ def test_an_encoded_frame_carries_its_payload_in_the_shortest_form(opcode: int, 
 def test_masking_is_exclusive_or_byte_by_byte_and_its_own_inverse(data: bytes, mask: bytes) -> None:
     masked = apply_mask_in_python(data, mask)
     assert masked == bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
-    assert apply_mask(masked, mask) == data
+    assert apply_mask_in_python(masked, mask) == data
+    assert apply_mask(data, mask) == masked
+
+
+def test_masking_is_done_in_c_where_that_is_installed() -> None:
+    speedups = pytest.importorskip("websockets.speedups")
+    assert apply_mask is speedups.apply_mask
 
 
 STREAMS = {

@@ -94,7 +94,10 @@ def apply_mask_in_python(data: bytes, mask: bytes) -> bytes:
 
 
 def _find_apply_mask() -> Callable[[bytes, bytes], bytes]:
-    """The C function of the `websockets` package where that is installed: sorting takes half the time with it."""
+    """The C function of the `websockets` package where that is installed, as ``trio-socketio[speed]`` does.
+
+    0.1 microseconds instead of 0.5 for 32 bytes, 2 instead of 100 for 64 kB.
+    """
     try:
         speedups: Any = import_module("websockets.speedups")
     except ImportError:
