@@ -47,8 +47,15 @@ class Directory:
     def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
         return ENCODED
 
-    def deliver(self, ids: Sequence[str], packet: Packet, encoded: EncodedPacket, volatile: bool) -> None:
-        self.delivered.append((list(ids), encoded, volatile))
+    def deliver(
+        self,
+        ids: Sequence[str],
+        packet: Packet,
+        encoded: EncodedPacket,
+        volatile: bool,
+        left_out: AbstractSet[str] = frozenset(),
+    ) -> None:
+        self.delivered.append(([id for id in ids if id in self.ids and id not in left_out], encoded, volatile))
 
     def deliver_with_ack(
         self, ids: Sequence[str], packet: Packet, options: BroadcastOptions, acks: AckCollector
@@ -107,6 +114,24 @@ def check_replay(events: Sequence[tuple[str, ...]], adapter: MemoryAdapter) -> N
 
 
 # Rooms
+
+
+async def test_a_listener_may_ask_who_is_meant_in_the_middle_of_a_change() -> None:
+    adapter = MemoryAdapter(Directory())
+    await adapter.add_all("a", ["r"])
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def look(*_: str) -> None:
+        seen.append((adapter.sockets(options(["r"])), adapter.sockets(options(["s"]))))
+
+    for event in ("join-room", "leave-room"):
+        adapter.on(event, look)
+    await adapter.add_all("b", ["r", "s"])
+    assert [(len(r), len(s)) for r, s in seen] == [(2, 0), (2, 1)]
+    assert (sorted(adapter.sockets(options(["r"]))), adapter.sockets(options(["s"]))) == (["a", "b"], ["b"])
+    await adapter.delete_all("b")
+    assert (adapter.sockets(options(["r"])), adapter.sockets(options(["s"]))) == (["a"], [])
+    assert adapter.sockets(options()) == ["a"]
 
 
 async def test_a_join_into_a_new_room_creates_it_first() -> None:

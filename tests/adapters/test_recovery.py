@@ -50,8 +50,15 @@ class Directory:
     def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
         return PARSER.encode(packet, compress)
 
-    def deliver(self, ids: Sequence[str], packet: Packet, encoded: EncodedPacket, volatile: bool) -> None:
-        for id in ids:
+    def deliver(
+        self,
+        ids: Sequence[str],
+        packet: Packet,
+        encoded: EncodedPacket,
+        volatile: bool,
+        left_out: AbstractSet[str] = frozenset(),
+    ) -> None:
+        for id in self.ids.intersection(ids) - left_out:
             self.sent.setdefault(id, []).append(text_of(encoded))
 
     def deliver_with_ack(

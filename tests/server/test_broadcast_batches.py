@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_socketio import Server
 from trio_socketio._adapters.contract import BroadcastOptions
 from trio_socketio._server.audiences import FEW, MAX_REMEMBERED
+from trio_socketio.abc import MemoryAdapter
 
 from .conftest import run_on_virtual_clock
 from .support import open_server
@@ -51,8 +52,8 @@ steps = st.lists(
 def broadcast(io: Server, options: BroadcastOptions, *args: Any) -> None:
     """The local part of a broadcast: what `Adapter.broadcast` does before it waits."""
     packet = io.sockets.event_packet("event", args)
-    ids = io.sockets.adapter.recipients(options)  # type: ignore[attr-defined]  # it is a MemoryAdapter
-    io.sockets.deliver(ids, packet, io.sockets.encode(packet), options.volatile)
+    assert isinstance(io.sockets.adapter, MemoryAdapter)
+    io.sockets.adapter.deliver(packet, io.sockets.encode(packet), options)
 
 
 def events_on_wire(client: MemoryClient) -> list[Any]:

@@ -88,7 +88,7 @@ class ClusterAdapter(ClusterMember):
             return
         message = self._encode(MessageType.BROADCAST, packet.data, options)
         await self.bus.writable()
-        self._directory.deliver(self.local.recipients(options), packet, encoded, options.volatile)
+        self.local.deliver(packet, encoded, options)
         self._publish(message)
 
     async def add_sockets(self, options: BroadcastOptions, rooms: Sequence[Room], wait: bool = False) -> None:

@@ -155,17 +155,15 @@ class ClusterMember:
 
     def _on_broadcast(self, message: Message) -> None:
         options = read_target(message.target)
-        ids = self.local.recipients(options)
         packet = Packet(PacketType.EVENT, self._directory.name, message.content)
         if message.request_id is not None:
-            self._collect(message, ids, packet, options)
-        elif ids and message.ack_id is None:
-            self._deliver(ids, packet, options)
+            self._collect(message, self.local.sockets(options), packet, options)
+        elif message.ack_id is None and self.local.has_members(options):
+            self._deliver(packet, options)
 
-    def _deliver(self, ids: Sequence[str], packet: Packet, options: BroadcastOptions) -> None:
+    def _deliver(self, packet: Packet, options: BroadcastOptions) -> None:
         """Send what another server has broadcast to sockets of ours."""
-        encoded = self._directory.encode(packet, options.compress)
-        self._directory.deliver(ids, packet, encoded, options.volatile)
+        self.local.deliver(packet, self._directory.encode(packet, options.compress), options)
 
     def _collect(self, message: Message, ids: Sequence[str], packet: Packet, options: BroadcastOptions) -> None:
         collector = Collector(self._collecting, partial(self._answer, message))

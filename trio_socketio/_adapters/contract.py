@@ -117,10 +117,24 @@ class Directory(Protocol):
     def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
         """A packet, ready to be sent."""
 
-    def deliver(self, ids: Sequence[str], packet: Packet, encoded: EncodedPacket, volatile: bool) -> None:
-        """Send to each of these sockets that is connected; the packet itself is for their catch-all listeners.
+    def deliver(
+        self,
+        ids: Sequence[str],
+        packet: Packet,
+        encoded: EncodedPacket,
+        volatile: bool,
+        left_out: AbstractSet[str] = frozenset(),
+    ) -> None:
+        """Send to each of these sockets that is connected, and not left out.
 
-        Several broadcasts with the same tuple of ids cost less than as many with lists.
+        Several broadcasts with one and the same tuple of ids cost less than as many with lists, or with other tuples.
+
+        Args:
+            ids: Each once.
+            packet: For the catch-all listeners of the sockets.
+            encoded: What is sent.
+            volatile: Only to those who can take it at once.
+            left_out: Ids that may be among the others.
         """
 
     def deliver_with_ack(

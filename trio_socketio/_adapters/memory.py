@@ -18,14 +18,16 @@ from .contract import EVENT_ARGUMENTS, EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from .._wire.encoded import EncodedPacket
     from .._wire.packets import Packet
     from .answers import AckStream
     from .contract import BroadcastOptions, Directory, Room, SocketDetails
 
-#: Choices of recipients that are remembered, until somebody joins or leaves a room.
+#: Choices of rooms whose members are remembered, until somebody joins or leaves a room.
 MAX_REMEMBERED = 32
+NOBODY: frozenset[str] = frozenset()
 
 logger = logging.getLogger("trio_socketio.adapters")
 
@@ -41,7 +43,7 @@ class MemoryAdapter:
         self.rooms: dict[Room, set[str]] = {}
         self.sids: dict[str, set[Room]] = {}
         self._directory = directory
-        self._recipients: dict[tuple[frozenset[Room], frozenset[Room]], tuple[str, ...]] = {}
+        self._remembered: dict[frozenset[Room], tuple[str, ...]] = {}
         self._listeners = Listeners(EVENT_ARGUMENTS, sync_only=EVENTS, known=EVENTS)
 
     def on(self, event: str, listener: Callable[..., Any]) -> None:
@@ -73,17 +75,17 @@ class MemoryAdapter:
                 self._remove(id, room)
             left |= rooms
         self.sids.pop(id, None)
-        self._recipients.clear()
+        self._remembered.clear()
         await trio.lowlevel.checkpoint()
 
     def _join(self, id: str, rooms: Iterable[Room]) -> None:
         own = self.sids.setdefault(id, set())
-        self._recipients.clear()
+        self._remembered.clear()
         for room in rooms:
             if room in own:
                 continue
             own.add(room)
-            self._recipients.clear()  # again, because listeners may have asked meanwhile
+            self._remembered.clear()  # again, because listeners may have asked meanwhile
             created = room not in self.rooms
             self.rooms.setdefault(room, set()).add(id)
             if created:
@@ -99,7 +101,7 @@ class MemoryAdapter:
         if members is None or id not in members:
             return
         members.remove(id)
-        self._recipients.clear()
+        self._remembered.clear()
         self._tell("leave-room", room, id)
         # Only now, because a listener may have put somebody in again; and only this one, because a listener may have
         # emptied it and made it anew.
@@ -117,40 +119,40 @@ class MemoryAdapter:
 
     def sockets(self, options: BroadcastOptions) -> list[str]:
         """See `Adapter.sockets`."""
-        connected = self._directory.connected
-        return [id for id in self.recipients(options) if id in connected]
+        connected, left_out = self._directory.connected, self._members(options.except_rooms)
+        return [id for id in self._chosen(options.rooms) if id in connected and id not in left_out]
 
-    def recipients(self, options: BroadcastOptions) -> tuple[str, ...]:
-        """The same, with those that are not connected yet, or not any more; what `Directory.deliver` wants.
+    def _chosen(self, rooms: frozenset[Room]) -> tuple[str, ...]:
+        """Everybody in any of these rooms, or at all.
 
-        It is the same tuple for as long as nobody joins or leaves a room, by which a broadcast to the same as the last
-        one is known.
+        The same tuple for as long as nobody joins or leaves: by that the directory knows the same recipients again.
         """
-        key = (options.rooms, options.except_rooms)
-        found = self._recipients.get(key)
-        if found is None:
-            if len(self._recipients) >= MAX_REMEMBERED:
-                self._recipients.clear()
-            found = self._recipients[key] = self._find_recipients(options)
-        return found
-
-    def _find_recipients(self, options: BroadcastOptions) -> tuple[str, ...]:
-        if len(options.rooms) == 1:
-            (room,) = options.rooms
-            chosen: Iterable[str] = self.rooms.get(room, ())
-        elif options.rooms:
+        chosen = self._remembered.get(rooms)
+        if chosen is None:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
             # A dict, because the order of the rooms is the order of delivery.
-            chosen = dict.fromkeys(id for room in options.rooms for id in self.rooms.get(room, ()))
-        else:
-            chosen = self.sids
-        if not options.except_rooms:
-            return tuple(chosen)
-        left_out = set[str]().union(*(self.rooms.get(room, ()) for room in options.except_rooms))
-        return tuple([id for id in chosen if id not in left_out])
+            members = dict.fromkeys(id for room in rooms for id in self.rooms.get(room, ())) if rooms else self.sids
+            chosen = self._remembered[rooms] = tuple(members)
+        return chosen
+
+    def _members(self, rooms: frozenset[Room]) -> AbstractSet[str]:
+        if not rooms:
+            return NOBODY
+        return NOBODY.union(*(self.rooms.get(room, NOBODY) for room in rooms))
+
+    def has_members(self, options: BroadcastOptions) -> bool:
+        """Whether anybody is in the rooms that are meant; perhaps nobody but those who are left out."""
+        return bool(self._chosen(options.rooms))
+
+    def deliver(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
+        """Send to those who are meant: the local part of a broadcast, also of adapters for several servers."""
+        left_out = self._members(options.except_rooms)
+        self._directory.deliver(self._chosen(options.rooms), packet, encoded, options.volatile, left_out)
 
     async def broadcast(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._directory.deliver(self.recipients(options), packet, encoded, options.volatile)
+        self.deliver(packet, encoded, options)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def broadcast_with_ack(self, packet: Packet, options: BroadcastOptions, acks: AckStream) -> None:

@@ -232,18 +232,17 @@ class RecoveringMemoryAdapter(MemoryAdapter):
 
     def broadcast_nowait(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
         """See `RecoveringAdapter.broadcast_nowait`."""
-        ids = self.sockets(options)
         if packet.type is PacketType.EVENT and packet.id is None and not options.volatile:
             offset = next(self._offsets)
             # Not in the packet that is delivered: catch-all listeners are told what was emitted, without the offset.
             encoded = self._directory.encode(packet._replace(data=[*packet.data, offset]), options.compress)
             self._log.append(offset, encoded, options)
             last_sent = (self._log.position, offset)
-            for id in ids:
+            for id in self.sockets(options):
                 trace = self._traces.get(id)
                 if trace is not None:
                     trace.last_sent = last_sent
-        self._directory.deliver(ids, packet, encoded, options.volatile)
+        self.deliver(packet, encoded, options)
 
     def hasten(self, id: str) -> None:
         """See `RecoveringAdapter.hasten`; nothing is ever on its way."""

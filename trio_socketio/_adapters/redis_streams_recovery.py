@@ -136,13 +136,13 @@ class RecoveringStreamsAdapter(ClusterAdapter):
     def broadcast_nowait(self, packet: Packet, encoded: EncodedPacket, options: BroadcastOptions) -> None:
         """See `RecoveringAdapter.broadcast_nowait`; it is delivered when it is its turn in the stream."""
         if options.local:
-            self._directory.deliver(self.local.sockets(options), packet, encoded, options.volatile)
+            self.local.deliver(packet, encoded, options)
             return
         fields = self._encode(MessageType.BROADCAST, packet.data, options)
         if _is_kept(packet, options):
             self._submit(packet, encoded, options, fields)
         else:
-            self._directory.deliver(self.local.sockets(options), packet, encoded, options.volatile)
+            self.local.deliver(packet, encoded, options)
             self._publish(fields)
 
     def _submit(
@@ -218,11 +218,11 @@ class RecoveringStreamsAdapter(ClusterAdapter):
             return event.packet
         return event.packet._replace(data=self._stream.decode_untrusted(entry).content)
 
-    def _deliver(self, ids: Sequence[str], packet: Packet, options: BroadcastOptions) -> None:
+    def _deliver(self, packet: Packet, options: BroadcastOptions) -> None:
         if self._stream.offset is None or options.volatile:
-            super()._deliver(ids, packet, options)
+            super()._deliver(packet, options)
         else:
-            self._deliver_kept(ids, packet, options, self._stream.offset)
+            self._deliver_kept(self.local.sockets(options), packet, options, self._stream.offset)
 
     def _deliver_kept(self, ids: Sequence[str], packet: Packet, options: BroadcastOptions, id: bytes) -> None:
         offset = id.decode()

@@ -282,7 +282,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         if not self.phase.open:
             return False
         if self.batch is not None:
-            self._leave_batch()
+            self.leave_batch()
         box = self._outbox
         if box.count and not box.fits(packet):
             self.finish(
@@ -300,7 +300,7 @@ class Session(trio.abc.Channel["str | bytes"]):
     def has_room(self, packet: EncodedPacket) -> bool:
         """Whether `write` would take this unit without closing the session."""
         if self.batch is not None:
-            self._leave_batch()
+            self.leave_batch()
         return self._outbox.fits(packet)
 
     @property
@@ -317,7 +317,7 @@ class Session(trio.abc.Channel["str | bytes"]):
     def must_wait(self, packet: EncodedPacket) -> bool:
         """Whether `wait_writable` has something to wait for."""
         if self.batch is not None:
-            self._leave_batch()
+            self.leave_batch()
         box = self._outbox
         return box.count > 0 and self.phase.open and (box.above_high_water or not box.fits(packet))
 
@@ -348,13 +348,15 @@ class Session(trio.abc.Channel["str | bytes"]):
         self.batch = batch
         return True
 
-    def _leave_batch(self) -> None:
+    def leave_batch(self) -> None:
+        """Go on with an outbox of its own, which begins with what is in the batch."""
         assert self.batch is not None, "asked before"
         batch, self.batch = self.batch, None
         batch.on_leave(self)
-        self._outbox.copy(batch.outbox)
-        self._flow = _NOTED
-        self._flusher.note(self)
+        if batch.outbox.count:
+            self._outbox.copy(batch.outbox)
+            self._flow = _NOTED
+            self._flusher.note(self)
 
     def send_batch(self, packets: Sequence[EncodedPacket]) -> None:
         """Write what is in its batch, at the end of the tick."""
@@ -367,7 +369,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         if self._flow is _DRAINING:
             return
         if self.batch is not None:
-            self._leave_batch()
+            self.leave_batch()
         self._flow = _IDLE
         if not self._outbox:
             return

@@ -13,6 +13,7 @@ from .socket import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from .._engine.batch import Batch
     from .._engine.session import Session
@@ -51,15 +52,15 @@ class Audiences:
         self._open_batch = open_batch
         self._audiences: dict[int, _Audience] = {}
 
-    def send(self, ids: tuple[str, ...], encoded: EncodedPacket) -> None:
-        """Send to each of these sockets that is connected."""
+    def send(self, ids: tuple[str, ...], encoded: EncodedPacket, left_out: AbstractSet[str]) -> None:
+        """Send to each of these sockets that is connected, and not left out."""
         audience = self._audiences.get(id(ids))
         if audience is None:
             audience = self._remember(ids)
         batch = audience.batch
         if batch is None or not batch.is_open:
             batch = audience.batch = self._open_batch(audience.sessions)
-        batch.put(encoded)
+        batch.put(encoded, [self._sockets[id].conn for id in left_out if id in self._sockets])
 
     def _remember(self, ids: tuple[str, ...]) -> _Audience:
         if len(self._audiences) >= MAX_REMEMBERED:

@@ -287,17 +287,28 @@ class Namespace(Broadcasting, Generic[DataT]):
         """The ids of the connected sockets, live."""
         return self.sockets.keys()
 
-    def deliver(self, ids: Sequence[str], packet: Packet, encoded: EncodedPacket, volatile: bool) -> None:
-        """Send to each of these sockets that is connected."""
+    def deliver(
+        self,
+        ids: Sequence[str],
+        packet: Packet,
+        encoded: EncodedPacket,
+        volatile: bool,
+        left_out: AbstractSet[str] = frozenset(),
+    ) -> None:
+        """Send to each of these sockets that is connected, and not left out."""
+        if left_out and (self.tapped or len(left_out) * 4 > len(ids)):
+            ids = [id for id in ids if id not in left_out]
         if self.tapped:
             self._tell_tapped(ids, packet)
         if type(ids) is tuple and not volatile and len(ids) > FEW:
-            self._audiences.send(ids, encoded)
+            self._audiences.send(ids, encoded, left_out)
             return
         sockets = self.sockets
         for id in ids:
             socket = sockets.get(id)
-            if socket is not None and socket.state is State.CONNECTED and (not volatile or socket.conn.writable):
+            if socket is None or socket.state is not State.CONNECTED or id in left_out:
+                continue
+            if not volatile or socket.conn.writable:
                 socket.conn.write(encoded)
 
     def deliver_with_ack(
