@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -141,6 +142,53 @@ async def test_a_question_ends_at_once_when_its_client_goes(leave: str, reason: 
         assert [(type(error), error.reason) for error in outcomes.found] == [(SocketDisconnected, reason)] * 2
         assert trio.current_time() == begun
         assert pending(socket) == 0
+
+
+@pytest.mark.parametrize("in_a_nursery", [False, True])
+async def test_a_handler_whose_client_goes_before_it_answers_has_not_failed(
+    in_a_nursery: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_server() as server:
+        client, socket = await server.connect()
+        errors: list[Exception] = []
+        server.io.on_error(lambda error, socket, event: errors.append(error))
+
+        @socket.on("ask")
+        async def ask() -> None:
+            if in_a_nursery:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(socket.emit_with_ack, "question")
+                    nursery.start_soon(socket.emit_with_ack, "another")
+            else:
+                await socket.emit_with_ack("question")
+
+        await client.emit("ask")
+        await settle()
+        await client.drop()
+        await settle()
+
+        assert not socket.connected
+        assert errors == []
+        assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
+
+
+async def test_the_end_of_another_client_is_an_error_of_the_handler_that_waits_for_it() -> None:
+    async with open_server() as server:
+        client, socket = await server.connect()
+        other_client, other = await server.connect()
+        errors: list[Exception] = []
+        server.io.on_error(lambda error, socket, event: errors.append(error))
+
+        @socket.on("ask")
+        async def ask() -> None:
+            await other.emit_with_ack("question")
+
+        await client.emit("ask")
+        await settle()
+        await other_client.drop()
+        await settle()
+
+        assert [type(error) for error in errors] == [SocketDisconnected]
 
 
 async def test_a_cancelled_question_leaves_nothing_and_its_late_answer_is_ignored() -> None:

@@ -9,7 +9,7 @@ import trio
 
 from .._adapters.contract import SocketDetails
 from .._adapters.targets import one_or_more
-from .._errors import LocalProtocolError
+from .._errors import LocalProtocolError, SocketDisconnected
 from .._listeners import Listener, Listeners, inspect_listener, raise_cancellations, refuse_coroutine
 from .._wire.packets import Packet, PacketType
 from .acks import EventAck, unpack
@@ -294,6 +294,8 @@ class Socket(Emitting, Generic[DataT]):
         self.conn.end_batch()
 
     def on_error(self, error: Exception, event: Event) -> None:
+        if not self.alive and _tells_of_an_end(error):
+            return  # what it waited for will not come: it has heard it before it could be cancelled
         self.namespace.server.on_handler_error(error, self, event.name)
         if event.opening and self.state is State.CONNECTED:
             # A socket whose `connection` handler failed has perhaps half of its handlers.
@@ -424,3 +426,9 @@ class Socket(Emitting, Generic[DataT]):
 
     def __repr__(self) -> str:
         return f"<Socket {self.id} in {self.namespace.name}, {self.state.name.lower()}>"
+
+
+def _tells_of_an_end(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(SocketDisconnected)[1] is None
+    return isinstance(error, SocketDisconnected)
