@@ -219,7 +219,7 @@ class Session(trio.abc.Channel["str | bytes"]):
     # The life
 
     def deliver_to(self, sink: Sink) -> None:
-        """Choose who gets the messages; before the session runs."""
+        """Choose who gets the messages: before the session runs, or `NOWHERE` when it is over."""
         self._sink = sink
 
     def greeted(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import types
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -28,18 +27,17 @@ def noticing_wait(coroutine: Coroutine[Any, Any, T], on_wait: Callable[[], None]
     """
     try:
         trap = coroutine.send(None)
+        on_wait()
+        while True:
+            outcome = failure = None
+            try:
+                # A coroutine gives its scheduler what to wait for, and gets back what came of it: PEP 492, "await".
+                outcome = yield trap
+            except BaseException as error:  # noqa: ASYNC103 - the coroutine gets it
+                failure = error
+            try:
+                trap = coroutine.send(outcome) if failure is None else coroutine.throw(failure)
+            finally:
+                outcome = failure = None  # an exception that a local variable holds is a circle with its own traceback
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
-    on_wait()
-    while True:
-        try:
-            # A coroutine gives its scheduler what to wait for, and gets back what came of it: PEP 492, "await".
-            outcome = yield trap
-        except BaseException as error:  # noqa: ASYNC103 - the coroutine gets it
-            resume: Callable[[], Any] = partial(coroutine.throw, error)
-        else:
-            resume = partial(coroutine.send, outcome)
-        try:
-            trap = resume()
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]

@@ -352,11 +352,41 @@ class EventQueue:
         """Whether the running task is one of the socket's."""
         return trio.lowlevel.current_task() in self.tasks
 
+    def release(self) -> None:
+        """The socket has ended: nobody is told of anything any more, unless a task has outlived it."""
+        if not self.tasks:
+            self._host = _NOBODY
+            self._on_queued = _NOBODY.on_queued
+
     async def wait_idle(self) -> None:
         """Wait until every task that was cancelled is over."""
         while self.tasks.keys() - {self._exempt}:
             self._idle = trio.Event()
             await self._idle.wait()
+
+
+class _Nobody:
+    """The host of a queue that is done with."""
+
+    alive = False
+
+    def take_listeners(self, name: str | int) -> Sequence[Listener]:
+        return ()
+
+    def spawn(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        pass
+
+    def on_error(self, error: Exception, event: Event) -> None:
+        pass
+
+    def on_queued(self, change: int, /) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
 
 
 def _is_async(event: Event) -> bool:

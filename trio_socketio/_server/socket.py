@@ -327,6 +327,7 @@ class Socket(Emitting, Generic[DataT]):
         self._why = self.conn.closed_because or (SERVER_DISCONNECTED, "refused")
         self._connection.release(self)
         self._drop_everything()
+        self._release()
         self.ended.set()
 
     async def disconnect(self, close: bool = False) -> None:
@@ -381,6 +382,13 @@ class Socket(Emitting, Generic[DataT]):
             ack.on_leave()
         self._events.cancel()
 
+    def _release(self) -> None:
+        """Nothing will be called any more: let go of functions, which as a rule know the socket themselves."""
+        self._events.release()
+        self._events.catch_alls = self._outgoing = ()
+        self._listeners.off()
+        self._middlewares = ()
+
     async def finish_end(self) -> None:
         """Say goodbye: shielded, each step within ``disconnect_timeout``."""
         self._finisher = trio.lowlevel.current_task()
@@ -401,6 +409,7 @@ class Socket(Emitting, Generic[DataT]):
         with self._grace():
             await self.namespace.on_departure()
         self._connection.forget(self)
+        self._release()
         self.ended.set()
 
     def _grace(self) -> trio.CancelScope:
