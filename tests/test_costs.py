@@ -62,7 +62,7 @@ COSTS = {
     "disconnect": Cost(268, 533, 12),
     "echo by long-polling": Cost(747, 279, 4),
 }
-BYTES_OF_IDLE_CLIENT = 18_700
+BYTES_OF_IDLE_CLIENT = 17_700
 
 PAYLOAD = b"abcdefghijklmnopqrstuvwxyzabcdef"
 PACKAGE = str(Path(trio_socketio.__file__).parent)

@@ -69,8 +69,9 @@ class Connection:
         self._parser: Parser = ParserV2(server.config.parser) if is_old else server.config.parser
         self._decoder: Decoder = self._parser.decoder()
         self._sockets: dict[str, Socket] = {}
-        self._ending: set[Socket] = set()
-        self._resolving: set[str] = set()
+        # Dicts, because an empty one is 150 bytes smaller than a set.
+        self._ending: dict[Socket, None] = {}
+        self._resolving: dict[str, None] = {}
         self._dismissed: frozenset[str] = frozenset()
         self._queued = 0
         self._max_queued = server.config.max_queued_events
@@ -200,7 +201,7 @@ class Connection:
         elif namespace is not None:
             self.session.spawn(self._admit, self._make_socket(namespace, auth))
         elif self.server.parents:
-            self._resolving.add(name)
+            self._resolving[name] = None
             self._dismissed -= {name}
             self.session.spawn(self._resolve, name, auth)
         else:
@@ -213,7 +214,7 @@ class Connection:
             shown = auth if self.config.recovery is None else split_claim(auth)[0]
             parent = await self.server.parents.find(name, shown)
         finally:
-            self._resolving.discard(name)
+            self._resolving.pop(name, None)
         if not self.session.phase.open:
             return
         # Nothing waits between making the namespace and entering it, so no other client can find it empty.
@@ -303,7 +304,7 @@ class Connection:
         """A socket is ending, or was refused: its client may connect to the namespace again."""
         del self._sockets[socket.namespace.name]
         if socket.state is State.ENDING:
-            self._ending.add(socket)
+            self._ending[socket] = None
 
     def dismiss(self, socket: Socket) -> None:
         """Tell the client that the server ends its socket."""
@@ -314,7 +315,7 @@ class Connection:
 
     def forget(self, socket: Socket) -> None:
         """A socket has ended."""
-        self._ending.discard(socket)
+        self._ending.pop(socket, None)
 
     def disconnect(self, description: str | None = None) -> None:
         """Disconnect every socket, then close the session."""

@@ -86,6 +86,10 @@ class EventHost(Protocol):
         """Nothing more is at hand: write what the handlers have emitted to their own client."""
 
 
+#: The events of a socket that is idle, which does not need 760 bytes for them. Nobody puts anything into it.
+_NONE_YET: deque[Event] = deque(maxlen=0)
+
+
 class EventQueue:
     """The events of one socket that wait, and its tasks.
 
@@ -107,7 +111,7 @@ class EventQueue:
         self._on_queued = host.on_queued
         self._limit = max_concurrent
         self._max_parked = max_parked
-        self._events: deque[Event] = deque()
+        self._events: deque[Event] = _NONE_YET
         self._starting = 0
         self._working = 0
         self._openings = 0
@@ -132,6 +136,8 @@ class EventQueue:
 
     def put(self, event: Event) -> None:
         """Call an event's handlers as soon as it is their turn."""
+        if self._events is _NONE_YET:
+            self._events = deque()
         self._events.append(event)
         self._on_queued(1)
         self.advance()
@@ -146,6 +152,8 @@ class EventQueue:
         return [Event(event.name, args[: listener.most], None, listener) for listener in self.catch_alls]
 
     def _append(self, events: list[Event]) -> None:
+        if self._events is _NONE_YET:
+            self._events = deque()
         self._events.extend(events)
         self._on_queued(len(events))
 
@@ -334,13 +342,15 @@ class EventQueue:
 
     def _task_ended(self) -> None:
         del self.tasks[trio.lowlevel.current_task()]
+        if not self._events:
+            self._events = _NONE_YET
         if self._idle is not None:
             self._idle.set()
 
     def cancel(self) -> None:
         """Drop what waits, and cancel every task; not the one that asks for it, which may finish what it is doing."""
         self._on_queued(-len(self._events))
-        self._events.clear()
+        self._events = _NONE_YET
         current = trio.lowlevel.current_task()
         for task, scope in self.tasks.items():
             if task is current:
