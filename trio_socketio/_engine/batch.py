@@ -37,8 +37,8 @@ class Batch:
     __slots__ = ("_apart", "_members", "is_open", "outbox")
 
     def __init__(self, sessions: Iterable[Session], outbox: Outbox) -> None:
-        self.outbox = outbox
-        self.is_open = True
+        self.outbox: Outbox = outbox
+        self.is_open: bool = True
         self._members: list[Session] = []
         self._apart: list[Session] = []
         for session in sessions:

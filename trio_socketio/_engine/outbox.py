@@ -20,10 +20,10 @@ class Outbox:
 
     def __init__(self, max_bytes: int, max_packets: int) -> None:
         self._packets: list[EncodedPacket] = []
-        self.max_bytes = max_bytes
-        self.max_packets = max_packets
-        self.size = 0
-        self.count = 0
+        self.max_bytes: int = max_bytes
+        self.max_packets: int = max_packets
+        self.size: int = 0
+        self.count: int = 0
 
     def __len__(self) -> int:
         return len(self._packets)
