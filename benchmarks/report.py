@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .measure import is_reached, ratio_of, value_of
-from .scenarios import MAIN, SCALING, TABLES, UNDER_HYPERCORN
+from .scenarios import MAIN, SCALING, TABLES, UNDER_HYPERCORN, WITH_PLAIN_FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from .measure import Runs
     from .scenarios import Figure, Gate
 
-OURS = ("trio", "hypercorn-trio")
+OURS = ("trio", "trio-plain", "hypercorn-trio")
 SHORT = {"node": "N", "python": "P", "hypercorn-python": "P"}
-SERVERS = dict(zip(TABLES, (MAIN, UNDER_HYPERCORN, SCALING), strict=True))
+SERVERS = dict(zip(TABLES, (MAIN, WITH_PLAIN_FUNCTIONS, UNDER_HYPERCORN, SCALING), strict=True))
 MARKS = {True: "✓", False: "✗", None: "?"}
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAIN = ("trio", "node", "python")
 UNDER_HYPERCORN = ("hypercorn-trio", "hypercorn-python")
+WITH_PLAIN_FUNCTIONS = ("trio-plain", "node")
 SCALING = ("trio", "node")
 
 
@@ -63,6 +64,9 @@ SCENARIOS = [
     Scenario("polling", "poll", 50),
     Scenario("idle-2000", "idle", 2000, fresh=True),
     Scenario("idle-10000", "idle", 10_000, fresh=True, only_full=True),
+    Scenario("plain-echo", "echo", 50, servers=WITH_PLAIN_FUNCTIONS),
+    Scenario("plain-flight-16", "echo", 50, {"w": 16}, servers=WITH_PLAIN_FUNCTIONS),
+    Scenario("plain-ack", "ack", 50, servers=WITH_PLAIN_FUNCTIONS),
     Scenario("hypercorn-echo", "echo", 50, servers=UNDER_HYPERCORN),
     Scenario("hypercorn-broadcast", "fanout", 500, {"k": 4}, servers=UNDER_HYPERCORN),
     Scenario("hypercorn-connects", "connect", 500, servers=UNDER_HYPERCORN),
@@ -184,6 +188,11 @@ TABLES: dict[str, list[Figure]] = {
         Figure("echo-50", "latency, 50 clients, p99", "µs", p99, less=True),
         Figure("idle-2000", "memory, each of 2000", "KiB", memory, _MEMORY_GATES, _MEMORY_AIMS, less=True),
         Figure("idle-10000", "memory, each of 10 000", "KiB", memory, _MEMORY_GATES, _MEMORY_AIMS, less=True),
+    ],
+    "With plain functions": [
+        Figure("plain-echo", "echo, 50 clients"),
+        Figure("plain-flight-16", "echo, 50 clients, 16 in flight"),
+        Figure("plain-ack", "acknowledgements, 50 clients"),
     ],
     "Under hypercorn": [
         Figure("hypercorn-echo", "echo, 50 clients", gates=(Gate(1.0, "hypercorn-python"),)),

@@ -25,6 +25,7 @@ STOP_PATIENCE = 5.0  # seconds between asking a server to end and killing it
 LIFETIME = 1200  # seconds; no measurement keeps a server for so long
 
 TRIO = "benchmarks.apps.trio_server"
+TRIO_PLAIN = "benchmarks.apps.trio_plain"
 PYTHON_SOCKETIO = "benchmarks.apps.python_socketio"
 UVICORN = "uvicorn --loop uvloop --http httptools --ws websockets --backlog 4096 --log-level warning --no-access-log"
 HYPERCORN = "hypercorn --workers 0 --backlog 4096 --log-level warning"
@@ -32,6 +33,7 @@ HYPERCORN = "hypercorn --workers 0 --backlog 4096 --log-level warning"
 #: Name -> how it is started, with the port still to be filled in. `node` and `python` are found when they are needed.
 COMMANDS = {
     "trio": f"python -m trio_socketio run {TRIO}:io --log-level warning --port {{port}}",
+    "trio-plain": f"python -m trio_socketio run {TRIO_PLAIN}:io --log-level warning --port {{port}}",
     "node": f"node {HERE / 'apps' / 'node.mjs'} {{port}}",
     "python": f"python -m {UVICORN} --port {{port}} {PYTHON_SOCKETIO}:app",
     "hypercorn-trio": f"python -m {HYPERCORN} --worker-class trio --bind 127.0.0.1:{{port}} {TRIO}:app",
