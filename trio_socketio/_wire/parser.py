@@ -151,7 +151,7 @@ class DefaultParser:
     def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
         packet_type, namespace, data, ack_id = packet
         # The commonest packet, an event in the main namespace, is spared the search for attachments and the header's
-        # assembly: 0.35 microseconds instead of 1.1.
+        # assembly: 0.5 microseconds instead of 1.1. One with attachments is tried in vain: 3.7 instead of 2.9.
         if packet_type is _EVENT and ack_id is None and namespace == "/" and self._dumps_plain is not None:
             text = self._dumps_plain(data)
             if text is not None:
