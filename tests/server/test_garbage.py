@@ -48,8 +48,8 @@ def collecting() -> Iterator[Counter[str]]:
         gc.enable()
 
 
-def make_server() -> Server:
-    io = Server(cors="*")
+def make_server(recovery: bool) -> Server:
+    io = Server(cors="*", connection_state_recovery=recovery)
 
     @io.on("connection")
     async def connected(socket: Socket) -> None:
@@ -89,8 +89,9 @@ async def talk(client: MemoryClient) -> None:
 
 @pytest.mark.parametrize("ending", ["disconnect", "close", "drop", "server", "session"])
 @pytest.mark.parametrize("way", ["websocket", "polling", "upgrade"])
-async def test_nothing_of_a_client_that_has_gone_waits_for_the_collector(way: str, ending: str) -> None:
-    io = make_server()
+@pytest.mark.parametrize("recovery", [False, True])
+async def test_nothing_of_a_client_that_has_gone_waits_for_the_collector(way: str, ending: str, recovery: bool) -> None:
+    io = make_server(recovery)
     options: Any = {"transport": "websocket" if way == "websocket" else "polling", "upgrade": way == "upgrade"}
     async with io.running():
 

@@ -66,7 +66,8 @@ class Batch:
     def flush(self) -> None:
         """Write it to those who are still in it."""
         self.is_open = False
-        packets = SharedPackets(self.outbox.take())
+        packets = SharedPackets(self.outbox)
         for session in self._members:
             if session.batch is self:
                 session.send_batch(packets)
+        self.outbox.take()  # only now: until it is sent its part, a session may still leave with it

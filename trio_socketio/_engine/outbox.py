@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .._wire.encoded import EncodedPacket
 
 
@@ -27,6 +29,9 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._packets)
+
+    def __iter__(self) -> Iterator[EncodedPacket]:
+        return iter(self._packets)
 
     def fits(self, packet: EncodedPacket) -> bool:
         """Whether a unit can be queued now."""

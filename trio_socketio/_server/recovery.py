@@ -213,6 +213,7 @@ class Passport:
             logger.exception("%r cannot be recovered", socket)
         finally:
             del self._recovery.holders[self.pid]
+            self._socket = None  # which knows its passport
             self._gone.set()
 
 
