@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from .config import EngineOptions, GenerateId
     from .contract import HttpLimits, Request, Verdict
+    from .flusher import Flushable
     from .handshake import Middleware
 
 logger = logging.getLogger("trio_socketio.engine")
@@ -267,6 +268,10 @@ class Engine(Life):
             self._configure(session)
         self.start_soon(session.run)
         return session
+
+    def note(self, dirty: Flushable) -> None:
+        """Have something flushed at the end of this tick."""
+        self._flusher.note(dirty)
 
     def open_batch(self, sessions: Iterable[Session]) -> Batch:
         """Sessions that get the same until the end of the tick."""

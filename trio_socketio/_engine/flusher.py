@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Flushable(Protocol):
-        """A session, or a batch."""
+        """A session, a batch, or whatever else has something to do when a tick is over."""
 
         def flush(self) -> None: ...
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .batch import Batch
     from .config import EngineConfig
     from .contract import Request, WebSocket
-    from .flusher import Flusher
+    from .flusher import Flushable, Flusher
     from .sinks import Sink
 
 logger = logging.getLogger("trio_socketio.engine")
@@ -331,6 +331,10 @@ class Session(trio.abc.Channel["str | bytes"]):
             if self._writable is None:
                 self._writable = trio.lowlevel.ParkingLot()
             await self._writable.park()
+
+    def note(self, dirty: Flushable) -> None:
+        """Have something flushed at the end of this tick."""
+        self._flusher.note(dirty)
 
     def flush_if_alone(self) -> None:
         """Flush before whoever has written waits, if nobody else has written in this tick.

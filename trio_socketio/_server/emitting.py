@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .._wire.encoded import EncodedPacket
     from .._wire.packets import Packet
     from .event_types import EventType
+    from .events import EventQueue
     from .namespace import Namespace
     from .recovery import Passport
 
@@ -40,6 +41,7 @@ class Emitting(CatchAllListening):
     conn: Session
     acks: dict[int, PendingAck]
     passport: Passport | None
+    _events: EventQueue
     _why: tuple[str, str | None]
 
     @property
@@ -69,6 +71,9 @@ class Emitting(CatchAllListening):
         Waits while more than half of the session's outbox is in use; the packet is queued when this returns, and leaves
         at the end of the scheduler's tick, or with the client's next poll. When cancelled, nothing has been sent.
 
+        Always a checkpoint. It gives way to other tasks as well, but for the first time that a handler of this client's
+        emits: others have just had their turn before the handler began.
+
         Args:
             event: Not one of the protocol's own names.
             args: JSON values, with bytes anywhere in them.
@@ -93,6 +98,10 @@ class Emitting(CatchAllListening):
         if self._outgoing or not self.alive or not conn.write(encoded):
             self.require_alive()
             self._write(encoded, event, args)
+        events = self._events
+        if events.fresh is not None and events.fresh is trio.lowlevel.current_task():
+            events.fresh = None  # others have just had their turn, and it has been asked whether it is cancelled
+            return
         conn.flush_if_alone()
         await trio.lowlevel.cancel_shielded_checkpoint()
 

@@ -95,3 +95,6 @@ class ServerSideEvents:
 
     def flush(self) -> None:
         """There is no client to write to."""
+
+    def note(self, queue: EventQueue) -> None:
+        self._namespace.server.engine.note(queue)

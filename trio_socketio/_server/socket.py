@@ -293,6 +293,9 @@ class Socket(Emitting, Generic[DataT]):
     def flush(self) -> None:
         self.conn.end_batch()
 
+    def note(self, queue: EventQueue) -> None:
+        self.conn.note(queue)
+
     def on_error(self, error: Exception, event: Event) -> None:
         if not self.alive and _tells_of_an_end(error):
             return  # what it waited for will not come: it has heard it before it could be cancelled
