@@ -253,7 +253,7 @@ class Receiver(Protocol):
         """One complete message. Never raises and never waits."""
 
     def end_batch(self) -> None:
-        """Nothing more is at hand: now the replies to this very client may be written."""
+        """Nothing more is at hand: now the replies to this very client may be written, if it is the only one."""
 
     def on_drained(self) -> None:
         """What `WebSocket.send_nowait` could not send has been sent, by a WebSocket that has no `WebSocket.drain`."""

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 class Flusher:
     """The list of sessions with something to send, and the task that sends it."""
 
-    __slots__ = ("_dirty", "_parked")
+    __slots__ = ("_dirty", "_parked", "reads")
 
     def __init__(self) -> None:
         self._dirty: list[Flushable] = []
+        #: How many clients have been read from since the last flush.
+        self.reads: int = 0
         self._parked: trio.lowlevel.Task | None = None
 
     def note(self, dirty: Flushable) -> None:
@@ -37,9 +39,9 @@ class Flusher:
             self._parked = None
 
     @property
-    def notes(self) -> int:
-        """How many were noted in this tick."""
-        return len(self._dirty)
+    def is_quiet(self) -> bool:
+        """Whether there is only one client that something is done for."""
+        return self.reads <= 1 and len(self._dirty) == 1
 
     async def run(self) -> None:
         """Flush until cancelled."""
@@ -51,6 +53,7 @@ class Flusher:
                 self._parked = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._unpark)
             dirty, self._dirty = self._dirty, []
+            self.reads = 0
             for one in dirty:
                 one.flush()
 

@@ -337,12 +337,12 @@ class Session(trio.abc.Channel["str | bytes"]):
         self._flusher.note(dirty)
 
     def flush_if_alone(self) -> None:
-        """Flush before whoever has written waits, if nobody else has written in this tick.
+        """Flush before whoever has written waits, if no other client has been read from or written to in this tick.
 
-        A client that is alone has its answer a tick earlier, after 115 microseconds instead of 130. With many it would
-        cost all of them more: their answers to the first would come before the others are written to.
+        A client that is alone has its answer a tick earlier, after 75 microseconds instead of 97. With many it would
+        cost all of them a tenth more: their answers to the first would come before the others are written to.
         """
-        if self._flow is _NOTED and self._flusher.notes == 1:
+        if self._flow is _NOTED and self._flusher.is_quiet:
             self.flush()
 
     def enter(self, batch: Batch) -> bool:
@@ -460,8 +460,9 @@ class Session(trio.abc.Channel["str | bytes"]):
             self._heartbeat.be_patient()  # the sign of life is behind what we did not read
 
     def end_batch(self) -> None:
-        """Write the replies to what has just been read."""
-        if self._flow is _NOTED:
+        """Write the replies to what has just been read, unless others are being read from as well."""
+        self._flusher.reads += 1
+        if self._flow is _NOTED and self._flusher.is_quiet:
             self.flush()
 
     def on_message(self, message: str | bytes) -> None:

@@ -90,7 +90,7 @@ class EventHost(Protocol):
         """So many more events wait; negative: fewer."""
 
     def flush(self) -> None:
-        """Nothing more is at hand: write what the handlers have emitted to their own client."""
+        """Nothing more is at hand: write what the handlers have emitted to their own client, if it is the only one."""
 
     def note(self, queue: EventQueue, /) -> None:
         """Call the queue's `flush` when this tick is over."""

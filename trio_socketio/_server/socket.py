@@ -291,7 +291,7 @@ class Socket(Emitting, Generic[DataT]):
         self.conn.spawn(fn, *args)
 
     def flush(self) -> None:
-        self.conn.end_batch()
+        self.conn.flush_if_alone()
 
     def note(self, queue: EventQueue) -> None:
         self.conn.note(queue)
