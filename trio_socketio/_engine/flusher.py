@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .._parking import Parking
+
 if TYPE_CHECKING:
     from typing import Protocol
 
@@ -23,20 +25,20 @@ if TYPE_CHECKING:
 class Flusher:
     """The list of sessions with something to send, and the task that sends it."""
 
-    __slots__ = ("_dirty", "_parked", "reads")
+    __slots__ = ("_dirty", "_parking", "reads")
 
     def __init__(self) -> None:
         self._dirty: list[Flushable] = []
         #: How many clients have been read from since the last flush.
         self.reads: int = 0
-        self._parked: trio.lowlevel.Task | None = None
+        self._parking: Parking | None = None  # while the task waits
 
     def note(self, dirty: Flushable) -> None:
         """Flush this at the end of the tick. It makes sure that it is noted only once."""
         self._dirty.append(dirty)
-        if self._parked is not None:
-            trio.lowlevel.reschedule(self._parked)
-            self._parked = None
+        if self._parking is not None:
+            self._parking.wake()
+            self._parking = None
 
     @property
     def is_quiet(self) -> bool:
@@ -45,18 +47,19 @@ class Flusher:
 
     async def run(self) -> None:
         """Flush until cancelled."""
+        parking = Parking(self._on_cancelled)
         while True:
             if self._dirty:  # noted while we flushed the others
                 await trio.lowlevel.checkpoint()
             else:
-                # Bare parking, because an Event per tick would cost as much as two small sends.
-                self._parked = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._unpark)
+                # An Event per tick would cost as much as two small sends.
+                self._parking = parking
+                await parking.park()
             dirty, self._dirty = self._dirty, []
             self.reads = 0
             for one in dirty:
                 one.flush()
 
-    def _unpark(self, _: object) -> trio.lowlevel.Abort:
-        self._parked = None
+    def _on_cancelled(self, _: object) -> trio.lowlevel.Abort:
+        self._parking = None
         return trio.lowlevel.Abort.SUCCEEDED

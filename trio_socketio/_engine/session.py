@@ -390,7 +390,8 @@ class Session(trio.abc.Channel["str | bytes"]):
             self.finish(TRANSPORT_ERROR, "write error")
             return
         if complete:
-            self._sent()
+            if self._writable is not None or not self.phase.open:
+                self._sent()
         else:
             self._flow = Flow.DRAINING
             if websocket.drain is not None:

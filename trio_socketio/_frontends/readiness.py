@@ -31,7 +31,7 @@ class _Watch:
 
     __slots__ = ("act", "context", "error", "fd", "is_over", "is_parked", "task")
 
-    def __init__(self, fd: int, act: Callable[[], bool]) -> None:
+    def __init__(self, fd: int, act: Callable[[int], bool]) -> None:
         self.fd = fd
         self.act = act
         self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
@@ -58,12 +58,13 @@ class ReadySet:
         self._leadership = trio.CancelScope()
         self._watches: dict[int, _Watch] = {}
 
-    async def watch(self, fd: int, act: Callable[[], bool]) -> None:
+    async def watch(self, fd: int, act: Callable[[int], bool]) -> None:
         """Call a function whenever a socket is readable, until it returns False; not any more when cancelled.
 
         Args:
             fd: The socket; one task may wait for it at a time, and it must not be closed before `forget`.
-            act: Reads, or it is called again at once. Must not wait; runs in the context of this task, but not in it.
+            act: Called with the socket's number. Reads, or it is called again at once. Must not wait; runs in the context
+                of this task, but not in it.
 
         Raises:
             Exception: What the function raises.
@@ -115,7 +116,7 @@ class ReadySet:
     def _call(self, watch: _Watch) -> None:
         try:
             # The leader is in its context already.
-            goes_on = watch.act() if watch is self._leader else watch.context.run(watch.act)
+            goes_on = watch.act(watch.fd) if watch is self._leader else watch.context.run(watch.act, watch.fd)
         except Exception as error:
             watch.error = error
             goes_on = False

@@ -19,6 +19,7 @@ from .._errors import ConnectionRefused, EncodeError, RemoteProtocolError
 from .._listeners import raise_cancellations
 from .._wire.packets import Packet, PacketType
 from .._wire.parser_v2 import ParserV2
+from .events import Backlog
 from .recovery import Passport, split_claim
 from .socket import CLIENT_LEFT, Socket, State
 
@@ -50,12 +51,11 @@ class Connection:
         "_decoder",
         "_dismissed",
         "_ending",
-        "_max_queued",
         "_parser",
-        "_queued",
         "_resolving",
         "_sockets",
         "_stalled_since",
+        "backlog",
         "config",
         "server",
         "session",
@@ -73,8 +73,7 @@ class Connection:
         self._ending: dict[Socket, None] = {}
         self._resolving: dict[str, None] = {}
         self._dismissed: frozenset[str] = frozenset()
-        self._queued = 0
-        self._max_queued = server.config.max_queued_events
+        self.backlog: Backlog = Backlog(server.config.max_queued_events, session.resume_reading)
         self._stalled_since: float | None = None  # the first heartbeat within the packet that is half-received
 
     # Figures
@@ -94,14 +93,7 @@ class Connection:
     @property
     def full(self) -> bool:
         """Whether too many events wait for their handlers."""
-        return self._queued >= self._max_queued
-
-    def on_queued(self, change: int) -> None:
-        """So many more events wait."""
-        before = self._queued
-        self._queued = now = before + change
-        if before >= self._max_queued > now:
-            self.session.resume_reading()
+        return self.backlog.full
 
     def on_open(self) -> None:
         self.session.expire_in(self.config.connect_timeout)

@@ -8,7 +8,8 @@ import trio
 
 from .._adapters.contract import BroadcastOptions
 from .._listeners import Listeners, inspect_listener
-from .._wire.packets import RESERVED_EVENTS, Packet, PacketType, check_event_name, make_packet
+from .._wire.packets import RESERVED_EVENTS, Packet, PacketType, check_event_name
+from .._wire.parser import DefaultParser
 from .audiences import FEW, Audiences
 from .data import DataT
 from .event_types import AnswerT, ArgsT, event_name
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from .remote import AnySocket
     from .server import Server
     from .socket import Socket
-
-_EVENT = PacketType.EVENT
 
 F = TypeVar("F", bound="Callable[..., Any]")
 HandlersT = TypeVar("HandlersT")
@@ -69,7 +68,9 @@ class Namespace(Broadcasting, Generic[DataT]):
         self.handlers: Listeners = new_handlers()
         self._middlewares: tuple[Listener, ...] = ()
         self._last_ack_id = -1
-        self._encode = server.config.parser.encode
+        parser = server.config.parser
+        self._encode = parser.encode
+        self._encode_event = parser.event_encoder(name) if isinstance(parser, DefaultParser) else None
         self._server_side = ServerSideEvents(self)
 
     def _make_adapter(self) -> Adapter:
@@ -269,7 +270,9 @@ class Namespace(Broadcasting, Generic[DataT]):
         """An event, ready to be sent."""
         if type(event) is not str or event in RESERVED_EVENTS:
             check_event_name(event)
-        return self._encode(make_packet((_EVENT, self.name, [event, *args], id)), compress)
+        if id is None and self._encode_event is not None:
+            return self._encode_event([event, *args], compress)
+        return self._encode(Packet(PacketType.EVENT, self.name, [event, *args], id), compress)
 
     def next_ack_id(self) -> int:
         """One counter for direct emits and broadcasts, so that their ids never meet in a socket's table."""

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .._wire.packets import RESERVED_SERVER_EVENTS
-from .events import Event, EventQueue
+from .events import NO_BACKLOG, Event, EventQueue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -59,7 +59,8 @@ class ServerSideEvents:
         self._namespace = namespace
         config = namespace.server.config
         self._limit = config.max_queued_events
-        self._queue = EventQueue(self, config.max_concurrent_events)
+        # Nobody is slowed down: the sender is another process, and the bus must not wait.
+        self._queue = EventQueue(self, NO_BACKLOG, config.max_concurrent_events)
 
     def put(self, args: Sequence[Any], answer: Callable[[Any], None] | None) -> None:
         """Another server has emitted this."""
@@ -89,9 +90,6 @@ class ServerSideEvents:
 
     def on_error(self, error: Exception, event: Event) -> None:
         self._namespace.server.on_server_side_error(error, self._namespace, event.name)
-
-    def on_queued(self, change: int) -> None:
-        """Nobody is slowed down: the sender is another process, and the bus must not wait."""
 
     def flush(self) -> None:
         """There is no client to write to."""

@@ -92,8 +92,7 @@ class Socket(Emitting, Generic[DataT]):
         self._config = connection.config
         self._listeners = Listeners(ENDINGS, refine=with_decoder)
         self._middlewares: tuple[Listener, ...] = ()
-        self.on_queued: Callable[[int], None] = connection.on_queued
-        self._events = EventQueue(self, connection.config.max_concurrent_events, MAX_PARKED)
+        self._events = EventQueue(self, connection.backlog, connection.config.max_concurrent_events, MAX_PARKED)
         self._finisher: trio.lowlevel.Task | None = None
         namespace.on_arrival()
         self._why: tuple[str, str | None] = ("", None)
@@ -283,9 +282,8 @@ class Socket(Emitting, Generic[DataT]):
         # The life of the socket is not the client's to tell; the parser refuses these names, other parsers may not.
         if name in ENDINGS:
             return ()
-        listeners = self._listeners.take(name)
-        handlers = self.namespace.handlers.get(name)
-        return (*handlers, *listeners) if handlers else listeners
+        handlers, listeners = self.namespace.handlers.get(name), self._listeners.take(name)
+        return (*handlers, *listeners) if handlers and listeners else handlers or listeners
 
     def spawn(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
         self.conn.spawn(fn, *args)

@@ -116,6 +116,9 @@ class Phase(enum.Enum):
     VIOLATION = "violation"  # everything is passed on
 
 
+_MESSAGES = Phase.MESSAGES  # an attribute of an enum's class costs 60 nanoseconds
+
+
 class Header(NamedTuple):
     """The head of a frame: its first byte, where its payload begins and ends in the buffer."""
 
@@ -211,7 +214,7 @@ class FrameSorter:
             MessageTooLarge: By the announced size of a frame, or by the sum of a message's fragments.
             RemoteProtocolError: A message in too many fragments. After either there is nothing left to do but to close.
         """
-        if self.phase is not Phase.MESSAGES:
+        if self.phase is not _MESSAGES:
             return self.rest()
         data, pos = self._data, self._pos
         end = len(data)

@@ -150,12 +150,6 @@ class DefaultParser:
 
     def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
         packet_type, namespace, data, ack_id = packet
-        # The commonest packet, an event in the main namespace, is spared the search for attachments and the header's
-        # assembly: 0.5 microseconds instead of 1.1. One with attachments is tried in vain: 3.7 instead of 2.9.
-        if packet_type is _EVENT and ack_id is None and namespace == "/" and self._dumps_plain is not None:
-            text = self._dumps_plain(data)
-            if text is not None:
-                return EncodedPacket(b"42" + text, (), compress)
         if packet_type is not _EVENT:
             packet_type = _NOT_BINARY.get(packet_type, packet_type)
         attachments: list[bytes] = []
@@ -182,6 +176,23 @@ class DefaultParser:
         if ack_id is not None:
             head += str(ack_id)
         return EncodedPacket(head.encode() + text, tuple(attachments), compress)
+
+    def event_encoder(self, namespace: str) -> Callable[[list[Any], bool], EncodedPacket]:
+        """What `encode` does for the events of a namespace that want no ack, for who sends many of them.
+
+        The commonest, one without attachments, is spared the packet, the search for them and the header's assembly: 0.5
+        microseconds instead of 1.1. One with attachments is tried in vain: 3.7 instead of 2.9.
+        """
+        dumps_plain = self._dumps_plain
+        head = b"42" if namespace == "/" else f"42{namespace},".encode()
+
+        def encode(data: list[Any], compress: bool) -> EncodedPacket:
+            text = None if dumps_plain is None else dumps_plain(data)
+            if text is None:
+                return self.encode(Packet(_EVENT, namespace, data), compress)
+            return EncodedPacket(head + text, (), compress)
+
+        return encode
 
     def decoder(self) -> Decoder:
         return _DefaultDecoder(self._max_attachments, self._json)
@@ -220,7 +231,8 @@ class _DefaultDecoder:
                     digits = message[1:start]
                     if not digits or (digits.isdecimal() and digits.isascii()):
                         data = self._loads_untrusted(message[start:])
-                        _check_payload_untrusted(_EVENT, data)
+                        if not (type(data) is list and data and type(data[0]) is str and data[0] not in RESERVED_EVENTS):
+                            _check_payload_untrusted(_EVENT, data)
                         return make_packet((_EVENT, "/", data, int(digits) if digits else None))
                 return self._add_text_untrusted(message)
             except (ValueError, RecursionError):  # a codec of the application's may not have an error of its own
