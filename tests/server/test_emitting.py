@@ -161,7 +161,8 @@ async def test_whether_a_packet_may_be_compressed_travels_with_it(
             written.append(packet)
             return True
 
-        monkeypatch.setattr(type(socket.conn), "write", write)
+        for name in ("write", "write_at_once"):
+            monkeypatch.setattr(type(socket.conn), name, write)
 
         await socket.compress(compress).emit("x")
         socket.compress(compress).emit_nowait("x")

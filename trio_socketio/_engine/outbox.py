@@ -45,6 +45,15 @@ class Outbox:
         self.size += packet.size
         self.count += packet.count
 
+    def takes_at_once(self, packet: EncodedPacket) -> bool:
+        """Whether those who can wait need not: it is not `above_high_water`, and the unit fits."""
+        size, count = self.size, self.count
+        return (
+            size * 2 <= self.max_bytes
+            and count * 2 <= self.max_packets
+            and (not count or (size + packet.size <= self.max_bytes and count + packet.count <= self.max_packets))
+        )
+
     @property
     def above_high_water(self) -> bool:
         """Past half of a bound: those who can wait should."""

@@ -291,10 +291,26 @@ class Session(trio.abc.Channel["str | bytes"]):
                 f"(max_outbox_bytes={box.max_bytes}, max_outbox_packets={box.max_packets})",
             )
             return False
-        box.put(packet)
+        self._put(packet)
+        return True
+
+    def _put(self, packet: EncodedPacket) -> None:
+        self._outbox.put(packet)
         if self._flow is _IDLE and (self.websocket is not None or self.poll is not None):
             self._flow = _NOTED
             self._flusher.note(self)
+
+    def write_at_once(self, packet: EncodedPacket) -> bool:
+        """Queue a unit, unless there is something to wait for.
+
+        Returns:
+            False if nothing was queued: `must_wait` says whether that is for now, or for ever.
+        """
+        if self.batch is not None:
+            self.leave_batch()
+        if not self.phase.open or not self._outbox.takes_at_once(packet):
+            return False
+        self._put(packet)
         return True
 
     def has_room(self, packet: EncodedPacket) -> bool:
@@ -319,7 +335,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         if self.batch is not None:
             self.leave_batch()
         box = self._outbox
-        return box.count > 0 and self.phase.open and (box.above_high_water or not box.fits(packet))
+        return self.phase.open and not box.takes_at_once(packet)
 
     async def wait_writable(self, packet: EncodedPacket) -> None:
         """Wait until no more than half of the outbox is in use, and a unit fits into it.

@@ -202,7 +202,8 @@ class EventQueue:
             self._events = deque()
         self._events.append(event)
         self._backlog.count += 1
-        self.advance()
+        if self._staffing is not _WATCHED or not self._starting:
+            self.advance()
 
     def put_checked(self, event: Event, check: Event) -> None:
         """Call the catch-all listeners of an event, and then what decides whether the event gets any further."""
@@ -328,7 +329,10 @@ class EventQueue:
             self._staffing = _ONE
         try:
             # Above the limit, because its ``connection`` handler is over and others have taken its place: it ends.
-            while self._working <= self._limit and self._events and (event := self._peek()) is not None:
+            while self._working <= self._limit and self._events:
+                event = self._events[0]
+                if event.listener is None and (event := self._peek()) is None:
+                    break
                 if not left:
                     left = MOST_IN_A_TURN
                     self._working, self._starting = self._working - 1, self._starting + 1

@@ -42,7 +42,7 @@ class EncodedPacket:
         self.attachments: tuple[bytes, ...] = attachments
         self.compress: bool = compress
         #: Engine.IO packets in this unit.
-        self.count: int = text is not None
+        self.count: int = 0 if text is None else 1
         #: Bytes of content, without the framing of a transport.
         self.size: int = 0 if text is None else len(text)
         if attachments:
