@@ -36,8 +36,8 @@ class Pairs:
         ours.setblocking(False)
         return ours.fileno(), theirs
 
-    def reader(self, fd: int, last: bytes = b"end") -> Callable[[], bool]:
-        def act() -> bool:
+    def reader(self, last: bytes = b"end") -> Callable[[int], bool]:
+        def act(fd: int) -> bool:
             data = os.read(fd, 100)
             self.got.append((fd, data))
             return data != last
@@ -59,7 +59,7 @@ async def test_a_function_is_called_for_what_arrives_until_it_has_enough(pairs: 
     fd, other = pairs.make()
     ready = ReadySet()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ready.watch, fd, pairs.reader(fd))
+        nursery.start_soon(ready.watch, fd, pairs.reader())
         for data in (b"one", b"two", b"end"):
             other.send(data)
             await wait_all_tasks_blocked(SETTLED)
@@ -76,13 +76,13 @@ async def test_whoever_waits_for_all_may_leave_and_the_others_go_on(how: str, pa
     left: list[str] = []
 
     async def watch(scope: trio.CancelScope) -> None:
-        def fail() -> bool:
+        def fail(fd: int) -> bool:
             raise ValueError(how)
 
         fd = ends[0][0]
         try:
             with scope:
-                await ready.watch(fd, fail if how == "failed" else pairs.reader(fd))
+                await ready.watch(fd, fail if how == "failed" else pairs.reader())
         except (trio.ClosedResourceError, ValueError):
             pass
         left.append(how)
@@ -92,7 +92,7 @@ async def test_whoever_waits_for_all_may_leave_and_the_others_go_on(how: str, pa
         nursery.start_soon(watch, scope)
         await wait_all_tasks_blocked(SETTLED)
         for fd, _ in ends[1:]:
-            nursery.start_soon(ready.watch, fd, pairs.reader(fd))
+            nursery.start_soon(ready.watch, fd, pairs.reader())
         await wait_all_tasks_blocked(SETTLED)
         if how == "cancelled":
             scope.cancel()
@@ -112,10 +112,10 @@ async def test_one_that_is_cancelled_while_another_waits_for_all_is_not_called(p
     ready = ReadySet()
     (first, one), (second, two) = pairs.make(), pairs.make()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ready.watch, first, pairs.reader(first))
+        nursery.start_soon(ready.watch, first, pairs.reader())
         await wait_all_tasks_blocked(SETTLED)
         with trio.move_on_after(SETTLED) as scope:
-            await ready.watch(second, pairs.reader(second))
+            await ready.watch(second, pairs.reader())
         assert scope.cancelled_caught
         two.send(b"lost")
         await wait_all_tasks_blocked(SETTLED)
@@ -128,11 +128,11 @@ async def test_what_a_function_raises_is_its_own_tasks(pairs: Pairs) -> None:
     ready = ReadySet()
     (first, one), (second, two) = pairs.make(), pairs.make()
 
-    def fail() -> bool:
+    def fail(fd: int) -> bool:
         raise ValueError("mine")
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ready.watch, first, pairs.reader(first))
+        nursery.start_soon(ready.watch, first, pairs.reader())
         await wait_all_tasks_blocked(SETTLED)
         two.send(b"x")
         with pytest.raises(ValueError, match="mine"):
@@ -148,7 +148,7 @@ async def test_functions_run_in_the_context_of_the_task_that_waits(pairs: Pairs)
     seen: dict[int, int] = {}
 
     async def watch(fd: int) -> None:
-        def act() -> bool:
+        def act(fd: int) -> bool:
             seen[fd] = variable.get()
             variable.set(-1)
             return False
@@ -172,7 +172,7 @@ async def test_more_sockets_than_fit_into_one_turn_have_their_turns(pairs: Pairs
     ends = [pairs.make() for _ in range(2 * BATCH + 1)]
     async with trio.open_nursery() as nursery:
         for fd, _ in ends:
-            nursery.start_soon(ready.watch, fd, pairs.reader(fd))
+            nursery.start_soon(ready.watch, fd, pairs.reader())
         await wait_all_tasks_blocked(SETTLED)
         for _, other in ends:
             other.send(b"end")
