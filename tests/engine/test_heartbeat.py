@@ -213,79 +213,88 @@ async def alarms() -> AsyncIterator[Alarms]:
         nursery.cancel_scope.cancel()
 
 
-async def test_what_is_due_comes_in_the_order_of_its_deadlines_and_stays_due_until_they_are_moved(
-    alarms: Alarms,
-) -> None:
-    heartbeat = Heartbeat(25, 20, client_pings=False, alarms=alarms)
-    due = [(await heartbeat.wait(), trio.current_time()) for _ in range(3)]
-    heartbeat.be_patient()
-    due.append((await heartbeat.wait(), trio.current_time()))
-    heartbeat.beat()
-    due.append((await heartbeat.wait(), trio.current_time()))
-    heartbeat.close_in(5)
-    due.append((await heartbeat.wait(), trio.current_time()))
-    assert due == [
+class Clock:
+    """A heartbeat, and what it has said when."""
+
+    def __init__(self, alarms: Alarms, *, interval: float = 25, client_pings: bool = False) -> None:
+        self.said: list[tuple[Due, float]] = []
+        self.heartbeat = Heartbeat(interval, 20, client_pings=client_pings, alarms=alarms, on_due=self._on_due)
+
+    def _on_due(self, due: Due) -> None:
+        self.said.append((due, trio.current_time()))
+
+
+async def test_what_is_due_is_said_in_the_order_of_its_deadlines(alarms: Alarms) -> None:
+    clock = Clock(alarms)
+    await trio.sleep(70)
+    clock.heartbeat.be_patient()
+    await trio.sleep(25)
+    clock.heartbeat.beat()
+    await trio.sleep(30)
+    clock.heartbeat.close_in(5)
+    clock.heartbeat.expire_in(4)
+    await trio.sleep(6)
+    clock.heartbeat.stop()
+    await trio.sleep(1000)
+    assert clock.said == [
         (Due.PING, 25),
         (Due.SILENCE, 45),
-        (Due.SILENCE, 45),
         (Due.SILENCE, 65),
-        (Due.PING, 90),
-        (Due.CLOSE, 95),
+        (Due.SILENCE, 90),
+        (Due.PING, 120),
+        (Due.EXPIRY, 129),
+        (Due.CLOSE, 130),
     ]
 
 
+async def test_what_is_due_at_the_same_time_is_all_said(alarms: Alarms) -> None:
+    clock = Clock(alarms)
+    clock.heartbeat.close_in(25)
+    clock.heartbeat.expire_in(25)
+    await trio.sleep(26)
+    clock.heartbeat.stop()
+    assert clock.said == [(Due.CLOSE, 25), (Due.EXPIRY, 25), (Due.PING, 25)]
+
+
 async def test_client_that_pings_has_both_times_and_is_never_pinged(alarms: Alarms) -> None:
-    heartbeat = Heartbeat(25, 20, client_pings=True, alarms=alarms)
-    assert await heartbeat.wait() is Due.SILENCE
-    assert trio.current_time() == 45
+    clock = Clock(alarms, client_pings=True)
+    await trio.sleep(50)
+    clock.heartbeat.stop()
+    assert clock.said == [(Due.SILENCE, 45)]
 
 
 @pytest.mark.parametrize(("close_in", "due"), [(1000, (Due.PING, 20 + 25)), (5, (Due.CLOSE, 20 + 5))])
-async def test_deadlines_may_be_moved_in_both_directions_while_they_are_waited_for(
+async def test_deadlines_may_be_moved_in_both_directions(
     close_in: float, due: tuple[Due, float], alarms: Alarms
 ) -> None:
-    heartbeat = Heartbeat(25, 20, client_pings=False, alarms=alarms)
-    found: list[tuple[Due, float]] = []
+    clock = Clock(alarms)
+    await trio.sleep(20)
+    clock.heartbeat.beat()
+    clock.heartbeat.close_in(close_in)
+    await trio.sleep(30)
+    assert clock.said[0] == due
 
-    async def wait() -> None:
-        found.append((await heartbeat.wait(), trio.current_time()))
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(wait)
-        await trio.sleep(20)
-        heartbeat.beat()
-        heartbeat.close_in(close_in)
-    assert found == [due]
+def let_many_go(alarms: Alarms, count: int) -> None:
+    for _ in range(count):
+        Clock(alarms).heartbeat.stop()
 
 
 async def test_alarms_of_those_who_have_gone_do_not_pile_up(alarms: Alarms) -> None:
-    for _ in range(3 * LEFTOVERS):
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await Heartbeat(25, 20, client_pings=False, alarms=alarms).wait()
+    let_many_go(alarms, 3 * LEFTOVERS)
     assert len(alarms._entries) <= 2 * LEFTOVERS
 
 
-async def test_a_clock_that_nobody_waits_for_yet_keeps_its_alarm_when_those_of_others_are_removed(
-    alarms: Alarms,
-) -> None:
-    newborn = Heartbeat(25, 20, client_pings=False, alarms=alarms)
-    for _ in range(2 * LEFTOVERS):
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await Heartbeat(25, 20, client_pings=False, alarms=alarms).wait()
-    with trio.fail_after(26):
-        assert await newborn.wait() is Due.PING
+async def test_a_clock_keeps_its_alarm_when_those_of_others_are_removed(alarms: Alarms) -> None:
+    clock = Clock(alarms)
+    let_many_go(alarms, 2 * LEFTOVERS)
+    await trio.sleep(26)
+    assert clock.said == [(Due.PING, 25)]
 
 
 async def test_thousands_of_clocks_ring_in_their_order(alarms: Alarms) -> None:
-    rung: list[float] = []
-
-    async def wait(interval: int) -> None:
-        await Heartbeat(interval, 20, client_pings=False, alarms=alarms).wait()
-        rung.append(trio.current_time())
-
-    async with trio.open_nursery() as nursery:
-        for i in range(2000):
-            nursery.start_soon(wait, 1 + i * 7 % 2000)
-    assert rung == list(range(1, 2001))
+    clocks = [Clock(alarms, interval=1 + i * 7 % 2000) for i in range(2000)]
+    await trio.sleep(2500)
+    first = sorted(clock.said[0][1] for clock in clocks)
+    assert first == list(range(1, 2001))
+    assert all(clock.said[0] == (Due.PING, 1 + i * 7 % 2000) for i, clock in enumerate(clocks))

@@ -137,6 +137,7 @@ class Session(trio.abc.Channel["str | bytes"]):
             config.ping_timeout,
             client_pings=dialect.heartbeat is EnginePacketType.PING,
             alarms=alarms,
+            on_due=self._on_due,
         )
         self._description: str | None = None
 
@@ -234,7 +235,7 @@ class Session(trio.abc.Channel["str | bytes"]):
                 self.started.set()
                 if self.phase is Phase.CLOSED:
                     self.nursery.cancel_scope.cancel()
-                await self._keep_alive()
+                await trio.sleep_forever()
         except* Exception:
             logger.exception("a task of session %s failed; this is a bug", self.id)
         finally:
@@ -261,6 +262,7 @@ class Session(trio.abc.Channel["str | bytes"]):
             if scope is not None:
                 scope.cancel()
         self.resume_reading()
+        self._heartbeat.stop()
         self._sink.on_close(reason, description)
         self.batch = None
         self._outbox.take()
@@ -521,19 +523,19 @@ class Session(trio.abc.Channel["str | bytes"]):
             self.write(PONG)
         self._sink.on_heartbeat()
 
-    async def _keep_alive(self) -> None:
-        while True:
-            due = await self._heartbeat.wait()
+    def _on_due(self, due: Due) -> None:
+        # Its task is that of all alarms, so nothing may leave here either.
+        try:
             if due is Due.PING:
                 self.write(PING)
             elif due is Due.CLOSE:
                 self.finish(FORCED_CLOSE)
             elif due is Due.EXPIRY:
                 self._sink.on_expiry()
-            elif self.paused:
-                self._heartbeat.be_patient()  # the sign of life waits behind what we do not read
-            else:
+            elif not self.paused:  # else the sign of life waits behind what we do not read
                 self.finish(PING_TIMEOUT)
+        except Exception:
+            logger.exception("session %s failed when it was due; this is a bug", self.id)
 
     def expire_in(self, seconds: float) -> None:
         """Tell the sink when this much time has passed; infinity takes it back."""
