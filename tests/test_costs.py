@@ -52,15 +52,15 @@ class Cost(NamedTuple):
 
 #: Operation -> what it may cost.
 COSTS = {
-    "echo": Cost(276, 141, 4),
-    "echo, 16 in flight": Cost(200, 64, 2.2),
-    "acknowledgement": Cost(280, 131, 3),
-    "broadcast": Cost(296, 155, 4),
-    "further recipient of a broadcast": Cost(30, 8, 0),
-    "further recipient, 16 in flight": Cost(2, 0.6, 0),
-    "connect": Cost(1255, 568, 11),
-    "disconnect": Cost(268, 533, 12),
-    "echo by long-polling": Cost(747, 279, 4),
+    "echo": Cost(273, 123, 3),
+    "echo, 16 in flight": Cost(154, 34, 0.22),
+    "acknowledgement": Cost(286, 125, 3),
+    "broadcast": Cost(308, 152, 4),
+    "further recipient of a broadcast": Cost(28, 7, 0),
+    "further recipient, 16 in flight": Cost(1.8, 0.45, 0),
+    "connect": Cost(1263, 562, 11),
+    "disconnect": Cost(278, 532, 12),
+    "echo by long-polling": Cost(751, 255, 3),
 }
 BYTES_OF_IDLE_CLIENT = 17_700
 

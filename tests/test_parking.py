@@ -52,23 +52,19 @@ async def test_a_parked_task_can_be_cancelled_and_its_own_function_is_told() -> 
 
 
 async def test_who_is_not_to_be_cancelled_stays_parked() -> None:
-    going_on = trio.Event()
+    went_on = trio.Event()
 
-    async def wait() -> None:
-        parking = Parking(lambda _: trio.lowlevel.Abort.FAILED)
+    async def wake(parking: Parking) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        assert not went_on.is_set()
+        parking.wake()
+
+    parking = Parking(lambda _: trio.lowlevel.Abort.FAILED)
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(wake, parking)
         with trio.CancelScope() as scope:
             scope.cancel()
             await parking.park()
-            going_on.set()
-        assert not scope.cancelled_caught
-
-    async def wake(parking: Parking) -> None:
-        await trio.testing.wait_all_tasks_blocked()
-        assert not going_on.is_set()
-        parking.wake()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(wait)
-    assert going_on.is_set()
-
+            went_on.set()
+    assert went_on.is_set()
+    assert not scope.cancelled_caught

@@ -36,7 +36,7 @@ class Heartbeat:
         timeout: Seconds that a ping may stay unanswered.
         client_pings: The client sends the pings, and has both times for the next.
         alarms: Who tells it the time.
-        on_due: Told what it is time for: once, but SILENCE again each time that the client has had all of its time anew.
+        on_due: Told what it is time for: once, but SILENCE again each time that the client has had all its time anew.
     """
 
     __slots__ = (

@@ -63,8 +63,8 @@ class ReadySet:
 
         Args:
             fd: The socket; one task may wait for it at a time, and it must not be closed before `forget`.
-            act: Called with the socket's number. Reads, or it is called again at once. Must not wait; runs in the context
-                of this task, but not in it.
+            act: Called with the socket's number. Reads, or it is called again at once. Must not wait; runs in the
+                context of this task, but not in it.
 
         Raises:
             Exception: What the function raises.

@@ -6,10 +6,10 @@ first; and a task that is done takes the next event, so a busy socket does not s
 to do stays, parked, for the events to come, and finds the context variables as a new one would: 1.6 times the echoes of
 50 clients, who would each time pay for a task and its cancel scope. Those with nothing to do between two heartbeats go.
 
-Nor is there a task for each event that waits, unless handlers wait as well (`Staffing`): nearly always one task can call
-them all, one after the other. And a handler that has just been given its turn does not give it up for the first thing
-that it tells its own client (`EventQueue.fresh`). So sixteen events at once are one turn of one task, and not 32 turns of
-sixteen tasks: twice the echoes.
+Nor is there a task for each event that waits, unless handlers wait as well (`Staffing`): nearly always one task can
+call them all, one after the other. And a handler that has just been given its turn does not give it up for the first
+thing that it tells its own client (`EventQueue.fresh`). So sixteen events at once are one turn of one task, and not 32
+turns of sixteen tasks: twice the echoes.
 
 An event nobody listens to yet waits while ``connection`` handlers run, because they may be about to register its
 handler (they may ``await`` something first); the events behind it wait too. When the events that wait are too many, the
@@ -292,12 +292,12 @@ class EventQueue:
                 self._backlog.remove(1)
         return None
 
-    def _pop(self) -> None:
-        self._events.popleft()
+    def _pop(self) -> Event:
         backlog = self._backlog
         backlog.count -= 1
         if backlog.count + 1 == backlog.limit:
             backlog.on_room()
+        return self._events.popleft()
 
     async def _work(self) -> None:
         task = trio.lowlevel.current_task()
@@ -330,17 +330,17 @@ class EventQueue:
         try:
             # Above the limit, because its ``connection`` handler is over and others have taken its place: it ends.
             while self._working <= self._limit and self._events:
-                event = self._events[0]
-                if event.listener is None and (event := self._peek()) is None:
+                if self._events[0].listener is None and self._peek() is None:
                     break
                 if not left:
                     left = MOST_IN_A_TURN
+                    # It counts as one that will take the next event, for it is the one who will.
                     self._working, self._starting = self._working - 1, self._starting + 1
                     await trio.lowlevel.cancel_shielded_checkpoint()
                     self._working, self._starting = self._working + 1, self._starting - 1
                     continue
                 left -= 1
-                self._pop()
+                event = self._pop()
                 self.fresh = task
                 listener = event.listener
                 assert listener is not None, "only resolved events are called"
