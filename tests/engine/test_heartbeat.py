@@ -219,6 +219,7 @@ class Clock:
     def __init__(self, alarms: Alarms, *, interval: float = 25, client_pings: bool = False) -> None:
         self.said: list[tuple[Due, float]] = []
         self.heartbeat = Heartbeat(interval, 20, client_pings=client_pings, alarms=alarms, on_due=self._on_due)
+        self.heartbeat.beat()
 
     def _on_due(self, due: Due) -> None:
         self.said.append((due, trio.current_time()))

@@ -53,12 +53,10 @@ class Heartbeat:
         self._client_pings = client_pings
         self._interval = interval
         self._patience = interval + timeout if client_pings else timeout
-        self._close_at = inf
-        self._expires_at = inf
-        self.beat()
+        self._ping_at = self._pong_by = self._close_at = self._expires_at = inf
 
     def beat(self) -> None:
-        """A sign of life: everything begins anew."""
+        """A sign of life, or the beginning: all times begin anew."""
         now = trio.current_time()
         self._ping_at = inf if self._client_pings else now + self._interval
         self._pong_by = now + self._patience if self._client_pings else inf

@@ -232,6 +232,7 @@ class Session(trio.abc.Channel["str | bytes"]):
         try:
             async with trio.open_nursery() as self.nursery:
                 self._sink.on_open()
+                self._heartbeat.beat()
                 self.started.set()
                 if self.phase is Phase.CLOSED:
                     self.nursery.cancel_scope.cancel()

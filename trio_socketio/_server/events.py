@@ -182,7 +182,7 @@ class EventQueue:
         self._context: Context | None = None  # what a task begins with
         #: Called for every event, before its handlers.
         self.catch_alls: tuple[Listener, ...] = ()
-        #: The task whose handler has begun in this very turn of it, and has not waited or told its client anything yet.
+        #: The task whose handler was the last to begin, until that tells its client something: it has had a turn for it.
         self.fresh: trio.lowlevel.Task | None = None
         #: Every task of the socket, with what cancels it.
         self.tasks: dict[trio.lowlevel.Task, trio.CancelScope] = {}
@@ -233,6 +233,7 @@ class EventQueue:
                 return
 
     def _have_worker(self) -> None:
+        """Start a task, if none is about to take the next event, or if each is to have one."""
         waiting = len(self._events)
         if not self._starting or (self._staffing is _EACH and self._starting < waiting):
             self._start_worker()
@@ -466,6 +467,7 @@ class EventQueue:
         """Drop what waits, and cancel every task; not the one that asks for it, which may finish what it is doing."""
         self._backlog.remove(len(self._events))
         self._events = _NONE_YET
+        self._staffing = _ONE
         current = trio.lowlevel.current_task()
         for task, scope in self.tasks.items():
             if task is current:

@@ -262,6 +262,8 @@ class Namespace(Broadcasting, Generic[DataT]):
 
     def encode(self, packet: Packet, compress: bool = True) -> EncodedPacket:
         """A packet, ready to be sent."""
+        if self._encode_event is not None and packet.type is PacketType.EVENT and packet.id is None:
+            return self._encode_event(packet.data, compress)
         return self._encode(packet, compress)
 
     def encode_event(
@@ -271,7 +273,7 @@ class Namespace(Broadcasting, Generic[DataT]):
         if type(event) is not str or event in RESERVED_EVENTS:
             check_event_name(event)
         if id is None and self._encode_event is not None:
-            return self._encode_event([event, *args], compress)
+            return self._encode_event([event, *args], compress)  # as `encode` does, but without a packet
         return self._encode(Packet(PacketType.EVENT, self.name, [event, *args], id), compress)
 
     def next_ack_id(self) -> int:
