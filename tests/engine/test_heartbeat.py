@@ -16,6 +16,7 @@ from .stage import on_both_transports, open_stage
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from trio_socketio._wire.encoded import EncodedPacket
     from trio_socketio.engineio import Session
 
 PING_TIMEOUT = ("ping timeout", None)
@@ -202,6 +203,27 @@ async def test_many_large_messages_do_not_delay_pongs() -> None:
 
 
 # The clock by itself
+
+
+async def test_a_session_that_fails_when_it_is_due_costs_no_other_its_heartbeat(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_stage(ping_interval=25, ping_timeout=20) as stage:
+        await stage.client("websocket")
+        failing = stage.session
+        other = await stage.client("websocket")
+        write = type(failing).write
+
+        def fail(session: Session, packet: EncodedPacket) -> bool:
+            if session is failing:
+                raise RuntimeError("no ping")
+            return write(session, packet)
+
+        monkeypatch.setattr(type(failing), "write", fail)
+        assert await other.recv() == "2"
+        assert trio.current_time() == pytest.approx(25, abs=0.01)
+        assert ["no ping" in caplog.text, caplog.text.count("this is a bug")] == [True, 1]
+        monkeypatch.undo()
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ class EventQueue:
         self._context: Context | None = None  # what a task begins with
         #: Called for every event, before its handlers.
         self.catch_alls: tuple[Listener, ...] = ()
-        #: The task whose handler was the last to begin, and has had a turn for that, until it tells its client something.
+        #: The task whose handler began last, and has had a turn for that; None when it has told its client something.
         self.fresh: trio.lowlevel.Task | None = None
         #: Every task of the socket, with what cancels it.
         self.tasks: dict[trio.lowlevel.Task, trio.CancelScope] = {}
