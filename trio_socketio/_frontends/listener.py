@@ -111,7 +111,7 @@ class HttpConnection:
         self._gone = False  # the client has sent its last byte
         self._watched = False  # an answer is waited for
         self._watching = False  # there is a task for that
-        self._watch_scope = trio.CancelScope()
+        self._watch_scope: trio.CancelScope | None = None  # of that task, once it has begun
         self._http_version = b"1.1"
         self._body_wanted = False  # the handler waits for the body, and will find out itself
         self._body_deadline = 0.0
@@ -359,7 +359,8 @@ class HttpConnection:
     async def _stop_watch(self) -> None:
         """Leave the reading to others."""
         self._nursery.cancel_scope.deadline = inf
-        self._watch_scope.cancel()
+        if self._watch_scope is not None:
+            self._watch_scope.cancel()
         while self._watching:  # noqa: ASYNC110 - a tick or two, and nearly never
             await trio.lowlevel.checkpoint()
 
