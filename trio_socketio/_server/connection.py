@@ -19,7 +19,7 @@ from .._errors import ConnectionRefused, EncodeError, RemoteProtocolError
 from .._listeners import raise_cancellations
 from .._wire.packets import Packet, PacketType
 from .._wire.parser_v2 import ParserV2
-from .events import Backlog
+from .queued import Backlog
 from .recovery import Passport, split_claim
 from .socket import CLIENT_LEFT, Socket, State
 

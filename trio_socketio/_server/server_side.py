@@ -11,7 +11,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .._wire.packets import RESERVED_SERVER_EVENTS
-from .events import NO_BACKLOG, Event, EventQueue
+from .events import EventQueue
+from .queued import NO_BACKLOG, Event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -16,9 +16,10 @@ from .acks import EventAck, unpack
 from .data import DataT
 from .emitting import Emitting
 from .event_types import AnswerT, ArgsT, event_name
-from .events import Event, EventQueue
+from .events import EventQueue
 from .handlers import ENDINGS, with_decoder
 from .handshake import Handshake
+from .queued import Event
 from .statistics import SocketStatistics
 
 if TYPE_CHECKING:
