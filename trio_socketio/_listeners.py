@@ -41,10 +41,6 @@ class Listener(NamedTuple):
     def name(self) -> str:
         return getattr(self.fn, "__qualname__", None) or repr(self.fn)
 
-    def takes(self, count: int) -> bool:
-        """Whether it can be called with this number of arguments."""
-        return self.least <= count <= self.most
-
     def select(self, owner: object, args: Sequence[Any]) -> Sequence[Any]:
         """What it is called with: as many of the arguments as it takes."""
         return (owner, *args[: self.most]) if self.bound else args[: self.most]

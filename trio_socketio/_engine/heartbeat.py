@@ -2,7 +2,7 @@
 
 Engine.IO protocol, "heartbeat": the server pings, and the client answers; in revision 3 it is the other way round. One
 alarm is set for the first of the deadlines; moving them back wakes nobody. What is to be done, the session decides, and
-does it at once: none of it waits, and a task woken for each ping would be a third of what it costs with 10 000 clients.
+does it at once: none of it waits, and to wake a task for each would be a fifth of what a heartbeat costs.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ class Namespace(Broadcasting, Generic[DataT]):
         self._last_ack_id = -1
         parser = server.config.parser
         self._encode = parser.encode
-        self._encode_event = parser.event_encoder(name) if isinstance(parser, DefaultParser) else None
+        # Not that of a subclass, which may encode otherwise.
+        self._encode_event = parser.event_encoder(name) if type(parser) is DefaultParser else None
         self._server_side = ServerSideEvents(self)
 
     def _make_adapter(self) -> Adapter:

@@ -54,7 +54,7 @@ class Backlog:
         on_room: Called when they are not too many any more.
     """
 
-    # Plain attributes that the queues change, and no method: of 10 microseconds for an event, two calls are half a one.
+    # Plain attributes that the queues change, and no method: two calls less for each event.
     __slots__ = ("count", "limit", "on_room")
 
     def __init__(self, limit: float, on_room: Callable[[], None]) -> None:
