@@ -246,6 +246,7 @@ class Lane(trio.abc.Stream):
                 return await self._read_alone()
             self._wake = Latch()
             await self._wake.wait()
+        self._back.set()  # nor does it come back after this
         if self._state is LaneState.BROKEN:
             raise trio.BrokenResourceError("the connection broke")
         raise trio.ClosedResourceError("the connection is closed")
