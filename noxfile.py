@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -161,7 +162,11 @@ def lint(session: nox.Session) -> None:
     files = [str(path) for name in CODE for path in (sorted(Path(name).rglob("*.py")) or [Path(name)])]
     # Not ASYNC114 and 128: who passes `task_status` on has started, too; nor ASYNC124: handlers and protocols' methods
     # may be async without an await.
-    session.run("flake8-async", "--enable=ASYNC1,ASYNC2", "--disable=ASYNC114,ASYNC124,ASYNC128", *files)
+    command = ["flake8-async", "--enable=ASYNC1,ASYNC2", "--disable=ASYNC114,ASYNC124,ASYNC128"]
+    # It takes half a second for each file, and does not use more than one core by itself.
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+        list(pool.map(lambda first: session.run(*command, *files[first::cores]), range(cores)))
 
 
 @nox.session

@@ -1,9 +1,11 @@
 """The ordinary JavaScript client, in Node, driven from Trio.
 
-`open_driver` starts one Node process, in which any number of `socket.io-client` sockets live. What a client sees is
-recorded in the order in which it saw it: the server's events under their own names, and besides them ``connect``,
-``connect_error`` (message, data, details), ``disconnect`` (reason, details), ``engine.upgrade`` (transport),
-``manager.reconnect_attempt`` (number), ``manager.reconnect`` (number) and ``manager.reconnect_failed``.
+`open_driver` starts one Node process, in which any number of `socket.io-client` sockets live; `talk_to` takes one that
+is there already, as the fixture ``js`` does: a process for each test would be a fifth of all that the tests do.
+
+What a client sees is recorded in the order in which it saw it: the server's events under their own names, and besides
+them ``connect``, ``connect_error`` (message, data, details), ``disconnect`` (reason, details), ``engine.upgrade``
+(transport), ``manager.reconnect_attempt`` (number), ``manager.reconnect`` (number) and ``manager.reconnect_failed``.
 `Client.wait_for` gives each record once, in order: nothing is missed between two waits, nothing is seen twice.
 
 ::
@@ -25,15 +27,20 @@ import shutil
 import subprocess
 from base64 import b64decode, b64encode
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import trio
 from trio.testing import MockClock
 
+from trio_socketio._errors import plain_exceptions
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    DriverT = TypeVar("DriverT", bound="Driver")
 
 PATIENCE = 20.0
 PROJECT = Path(__file__).parent / "js"
@@ -111,6 +118,61 @@ def from_json(value: Any) -> Any:
     return value
 
 
+@contextmanager
+def start_node(script: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Node process, which outlives the runs of Trio that use it; it is gone when the context ends.
+
+    Raises:
+        NodeMissing: There is no Node.js, or ``npm ci`` has not run.
+    """
+    pipe = subprocess.PIPE
+    command = [find_node(), str(PROJECT / script), *arguments]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class Pipes:
+    """A process and its pipes, for one run of Trio."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.stdin, self.stdout, self.stderr = (
+            trio.lowlevel.FdStream(os.dup(cast("Any", pipe).fileno()))
+            for pipe in (process.stdin, process.stdout, process.stderr)
+        )
+
+    async def wait(self) -> int:
+        """Wait until the process has ended."""
+        return await trio.to_thread.run_sync(self.process.wait, abandon_on_cancel=True)
+
+    async def aclose(self) -> None:
+        """Leave the process alone."""
+        for stream in (self.stdin, self.stdout, self.stderr):
+            await stream.aclose()
+
+
+@asynccontextmanager
+async def driving(process: subprocess.Popen[bytes], kind: type[DriverT]) -> AsyncIterator[DriverT]:
+    """What commands a process, until the context ends; the process goes on."""
+    if isinstance(trio.lowlevel.current_clock(), MockClock):
+        raise RuntimeError("Node lives in real time: a test with the JavaScript client cannot have a MockClock")
+    pipes = Pipes(process)
+    try:
+        with plain_exceptions():
+            async with trio.open_nursery() as nursery:
+                driver = kind(pipes)
+                nursery.start_soon(driver._read_lines)
+                nursery.start_soon(driver._read_stderr)
+                yield driver
+                nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await pipes.aclose()
+
+
 @asynccontextmanager
 async def open_driver() -> AsyncIterator[Driver]:
     """Start Node with the driver; it is gone, and all its clients with it, when the context ends.
@@ -119,46 +181,38 @@ async def open_driver() -> AsyncIterator[Driver]:
         NodeMissing: There is no Node.js, or ``npm ci`` has not run.
         DriverError: It did not start.
     """
-    if isinstance(trio.lowlevel.current_clock(), MockClock):
-        raise RuntimeError("Node lives in real time: a test with the JavaScript client cannot have a MockClock")
-    command = [find_node(), str(PROJECT / "driver.mjs")]
-    pipe = subprocess.PIPE
-    process = await trio.lowlevel.open_process(command, stdin=pipe, stdout=pipe, stderr=pipe)
-    driver = Driver(process)
-    failure: Exception | None = None
+    with start_node("driver.mjs") as process:
+        async with driving(process, Driver) as driver:
+            await driver.call("ping")
+            yield driver
+
+
+@asynccontextmanager
+async def talk_to(process: subprocess.Popen[bytes]) -> AsyncIterator[Driver]:
+    """Use a driver that runs already; at the end all its clients are gone. If that is not certain, the process is."""
+    clean = False
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(driver._read_lines)
-            nursery.start_soon(driver._read_stderr)
-            try:
-                await driver.call("ping")
-                yield driver
-            except Exception as error:
-                failure = error  # raised outside of the nursery, which would wrap it in a group
-            nursery.cancel_scope.cancel()
+        async with driving(process, Driver) as driver:
+            yield driver
+            await driver.call("reset")
+            clean = True
     finally:
-        process.kill()
-        with trio.move_on_after(5, shield=True):  # a killed process ends at once
-            await process.wait()
-            await _close_pipes(process)
-    if failure is not None:
-        raise failure
+        if not clean:
+            process.kill()
 
 
-async def _close_pipes(process: trio.Process) -> None:
-    for stream in (process.stdin, process.stdout, process.stderr):
-        if stream is not None:
-            await stream.aclose()
+#: Of all commands, in whichever process: an answer that nobody waits for any more is not taken for another one.
+_calls = count(1)
 
 
 class Driver:
-    """A running Node process; made by `open_driver`."""
+    """A running Node process; made by `open_driver` and `talk_to`."""
 
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
+    def __init__(self, pipes: Pipes) -> None:
+        self.process = pipes.process
+        self._pipes = pipes
         self._clients: list[Client] = []
         self._answers: dict[int, dict[str, Any]] = {}
-        self._calls = 0
         self._stderr = b""
         self._ended = False
         self._changed = trio.Event()
@@ -198,13 +252,11 @@ class Driver:
         Raises:
             DriverError: The driver refused, has died, or did not answer in time.
         """
-        self._calls += 1
-        call = self._calls
+        call = next(_calls)
         line = json.dumps({"call": call, "do": command, **details}) + "\n"
-        assert self._process.stdin is not None
         try:
             async with self._writing:
-                await self._process.stdin.send_all(line.encode())
+                await self._pipes.stdin.send_all(line.encode())
         except trio.BrokenResourceError:
             raise self._error(f"the driver is gone; it was to do {command!r}") from None
         await self._wait_until(lambda: call in self._answers, f"the answer to {command!r}", patience)
@@ -233,21 +285,19 @@ class Driver:
         self._changed = trio.Event()
 
     async def _read_lines(self) -> None:
-        assert self._process.stdout is not None
         rest = b""
-        async for chunk in self._process.stdout:
+        async for chunk in self._pipes.stdout:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 self._dispatch(json.loads(line))
             self._notify()
         with trio.move_on_after(1):  # the last words on stderr explain the end
-            await self._process.wait()
+            await self._pipes.wait()
         self._ended = True
         self._notify()
 
     async def _read_stderr(self) -> None:
-        assert self._process.stderr is not None
-        async for chunk in self._process.stderr:
+        async for chunk in self._pipes.stderr:
             self._stderr += chunk
 
     def _dispatch(self, line: dict[str, Any]) -> None:

@@ -17,10 +17,14 @@ from .js_client import (
     find_node,
     from_json,
     open_driver,
+    talk_to,
     to_json,
 )
 
 if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
     from .js_client import Driver
 
 
@@ -77,12 +81,37 @@ async def test_an_unknown_command_is_refused(js: Driver) -> None:
         await js.call("dance")
 
 
-async def test_the_end_of_node_ends_every_wait_and_shows_its_last_words(js: Driver, nowhere: str) -> None:
-    client = await js.open(nowhere, autoConnect=False)
-    assert js._process.stdin is not None
-    await js._process.stdin.send_all(b"this is no JSON\n")
-    with pytest.raises(DriverError, match=r"(?s)ended before 'chat'.*SyntaxError"):
-        await client.wait_for("chat")
+async def test_the_end_of_node_ends_every_wait_and_shows_its_last_words(node: str, nowhere: str) -> None:
+    async with open_driver() as js:
+        client = await js.open(nowhere, autoConnect=False)
+        await js._pipes.stdin.send_all(b"this is no JSON\n")
+        with pytest.raises(DriverError, match=r"(?s)ended before 'chat'.*SyntaxError"):
+            await client.wait_for("chat")
+
+
+async def test_a_process_that_several_use_one_after_the_other_knows_nothing_of_the_last(
+    driver_process: Callable[[], subprocess.Popen[bytes]], nowhere: str
+) -> None:
+    async with talk_to(driver_process()) as js:
+        last = await js.open(nowhere, reconnection=True, reconnectionDelay=1)
+        await last.wait_for("connect_error")
+    async with talk_to(driver_process()) as js:
+        assert js.process is driver_process()
+        client = await js.open(nowhere, autoConnect=False)
+        with pytest.raises(AckError, match="timed out"):
+            await client.emit_with_ack("question", ack_timeout=0.05)
+        assert client.events == []
+
+
+async def test_a_process_that_cannot_be_reset_is_replaced(
+    driver_process: Callable[[], subprocess.Popen[bytes]],
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with talk_to(driver_process()) as js:
+            raise ZeroDivisionError
+    js.process.wait()
+    async with talk_to(driver_process()) as other:
+        assert await other.call("ping") == "pong"
 
 
 async def test_what_the_body_raises_comes_out_unwrapped(node: str) -> None:

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
 from contextlib import asynccontextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
-from trio_socketio._errors import plain_exceptions
-
-from ..js_client import PATIENCE, PROJECT, Client, Driver, find_node, to_json
+from ..js_client import PATIENCE, Client, Driver, driving, start_node, to_json
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import AsyncIterator, Iterator, Mapping
 
     from ..adapters.cluster_suite import Kind
@@ -57,54 +54,21 @@ def start_node_server(protocol: Protocol, url: str, prefix: str) -> Iterator[sub
         NodeMissing: There is no Node.js, or ``npm ci`` has not run.
     """
     options = json.dumps({"adapter": dict(protocol.options), "server": dict(protocol.server_options)})
-    command = [find_node(), str(PROJECT / "cluster_server.mjs"), protocol.adapter, url, prefix, options]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-class Pipes:
-    """The pipes of a process, for one run of Trio; what `Driver` needs of a process."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self.stdin, self.stdout, self.stderr = (
-            trio.lowlevel.FdStream(os.dup(cast("Any", pipe).fileno()))
-            for pipe in (process.stdin, process.stdout, process.stderr)
-        )
-
-    async def wait(self) -> int:
-        return await trio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
-
-    async def aclose(self) -> None:
-        for stream in (self.stdin, self.stdout, self.stderr):
-            await stream.aclose()
+    with start_node("cluster_server.mjs", protocol.adapter, url, prefix, options) as process:
+        yield process
 
 
 @asynccontextmanager
 async def talk_to(process: subprocess.Popen[bytes]) -> AsyncIterator[NodeServer]:
     """Use a server in Node.js; at the end it has no clients, and nothing may have troubled it."""
-    pipes = Pipes(process)
-    try:
-        with plain_exceptions():
-            async with trio.open_nursery() as nursery:
-                node = NodeServer(cast("Any", pipes))
-                nursery.start_soon(node._read_lines)
-                nursery.start_soon(node._read_stderr)
-                node.url = f"http://127.0.0.1:{await node.call('port')}"
-                try:
-                    yield node
-                    assert await node.call("io.pending") == 0
-                finally:
-                    with trio.CancelScope(deadline=trio.current_time() + PATIENCE, shield=True):
-                        assert await node.call("reset") == []
-                nursery.cancel_scope.cancel()
-    finally:
-        with trio.CancelScope(shield=True):
-            await pipes.aclose()
+    async with driving(process, NodeServer) as node:
+        node.url = f"http://127.0.0.1:{await node.call('port')}"
+        try:
+            yield node
+            assert await node.call("io.pending") == 0
+        finally:
+            with trio.CancelScope(deadline=trio.current_time() + PATIENCE, shield=True):
+                assert await node.call("reset") == []
 
 
 class NodeServer(Driver):

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 @contextmanager
 def frozen(js: Driver) -> Iterator[None]:
     """Meanwhile the client's process stands still: its connections are open, and nobody is at home."""
-    js._process.send_signal(signal.SIGSTOP)
+    js.process.send_signal(signal.SIGSTOP)
     try:
         yield
     finally:
-        js._process.send_signal(signal.SIGCONT)
+        js.process.send_signal(signal.SIGCONT)
 
 
 async def reason_of(client: Client) -> str:

@@ -3,7 +3,7 @@
 // Commands come as lines of JSON on stdin, `{call, do, client, ...}`, and each is answered by one line,
 // `{call, result}` or `{call, error}`. Whatever happens to a client in between is a line too,
 // `{client, event, args, wantsAck}`, in the order in which the client saw it. Bytes travel as `{"$binary": base64}`.
-// The process ends with its stdin, so that it never outlives the test.
+// The process ends with its stdin, so that it never outlives the tests.
 
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
@@ -72,10 +72,12 @@ class Client {
   }
 
   saw(event, ...args) {
+    if (clients.get(this.id) !== this) return; // it was one of an earlier test
     tell({ client: this.id, event, args: toJson(args), wantsAck: false });
   }
 
   received(event, args) {
+    if (clients.get(this.id) !== this) return;
     const ack = typeof args.at(-1) === "function" ? args.pop() : undefined;
     tell({ client: this.id, event, args: toJson(args), wantsAck: ack !== undefined });
     const reply = this.replies.get(event);
@@ -164,6 +166,16 @@ export const commands = {
     } else {
       transport.readyState = "closed";
       for (const connection of Object.values(transport.opts.agent.sockets).flat()) connection.destroy();
+    }
+  },
+
+  // For the next test: nobody is connected, or tries to be, and nothing of the last one is still to be told.
+  reset() {
+    const managers = new Set([...clients.values()].map(({ socket }) => socket.io));
+    clients.clear();
+    for (const manager of managers) {
+      manager[manager._close ? "_close" : "close"](); // version 2 has only the latter
+      manager.opts.agent?.destroy();
     }
   },
 
