@@ -58,7 +58,7 @@ COSTS = {
     "broadcast": Cost(308, 152, 4),
     "further recipient of a broadcast": Cost(28, 7, 0),
     "further recipient, 16 in flight": Cost(1.8, 0.45, 0),
-    "connect": Cost(1263, 562, 11),
+    "connect": Cost(1231, 505, 9),
     "disconnect": Cost(278, 532, 12),
     "echo by long-polling": Cost(751, 255, 3),
 }

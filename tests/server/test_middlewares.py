@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,30 @@ async def test_middlewares_run_one_after_the_other_in_order_of_registration() ->
         await settle()
 
     assert steps == ["first begins", "first ends", "second", "connection"]
+
+
+async def test_context_variables_that_a_middleware_sets_are_not_for_handlers() -> None:
+    variable = contextvars.ContextVar("variable", default="as it was")
+    io = Server()
+    seen: list[str] = []
+
+    @io.use
+    async def middleware(socket: Socket) -> None:
+        variable.set("changed")
+
+    @io.on("connection")
+    async def connected(socket: Socket) -> None:
+        seen.append(variable.get())
+
+    @io.handle("event")
+    async def handle(socket: Socket) -> None:
+        seen.append(variable.get())
+
+    async with open_server(io) as server:
+        client = await server.client()
+        await client.emit_with_ack("event")
+
+    assert seen == ["as it was"] * 2
 
 
 async def test_only_the_middlewares_of_the_namespace_run() -> None:

@@ -103,6 +103,9 @@ class ReadySet:
             with trio.CancelScope() as self._leadership:
                 while not leader.is_over:
                     await trio.lowlevel.wait_readable(self._epoll)
+                    if len(self._watches) == 1:  # then it is this one, without another system call
+                        self._call(leader)
+                        continue
                     for fd, _ in self._epoll.poll(0, BATCH):
                         watch = self._watches.get(fd)
                         if watch is not None:  # not ended by one before it

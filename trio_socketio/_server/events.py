@@ -99,7 +99,7 @@ class EventQueue:
     # fmt: off
     __slots__ = (
         "_backlog", "_context", "_events", "_exempt", "_host", "_idle", "_limit", "_max_parked", "_openings", "_parked",
-        "_spare", "_staffing", "_starting", "_working", "catch_alls", "fresh", "tasks",
+        "_spare", "_staffing", "_starting", "_volunteer", "_working", "catch_alls", "fresh", "tasks",
     )
     # fmt: on
 
@@ -113,6 +113,7 @@ class EventQueue:
         self._starting = 0  # tasks that will take the next event
         self._working = 0  # tasks whose handler has not returned
         self._openings = 0
+        self._volunteer = False  # the running task will be the next one
         self._idle: trio.Event | None = None
         self._exempt: trio.lowlevel.Task | None = None
         self._parked: list[Parking] = []
@@ -128,11 +129,19 @@ class EventQueue:
     def __len__(self) -> int:
         return len(self._events)
 
-    def open(self, listeners: Sequence[Listener], args: Sequence[Any]) -> None:
-        """Call the ``connection`` handlers."""
+    def open(self, listeners: Sequence[Listener], args: Sequence[Any]) -> bool:
+        """Call the ``connection`` handlers.
+
+        Returns:
+            Whether `work` must be called for that: in a task of the session's, which may be the running one.
+        """
         self._openings = len(listeners)
         self._append([Event("connection", args[: listener.most], None, listener, True) for listener in listeners])
+        self._volunteer = True
         self.advance()
+        is_wanted = not self._volunteer
+        self._volunteer = False
+        return is_wanted
 
     def put(self, event: Event) -> None:
         """Call an event's handlers as soon as it is their turn."""
@@ -192,8 +201,11 @@ class EventQueue:
     def _start_worker(self) -> None:
         self._starting += 1
         parked = self._parked
+        if self._volunteer:
+            self._volunteer = False
+            return
         if not parked:
-            self._host.spawn(self._work)
+            self._host.spawn(self.work)
             return
         parking = parked.pop()
         if self._spare > len(parked):
@@ -238,7 +250,8 @@ class EventQueue:
             backlog.on_room()
         return self._events.popleft()
 
-    async def _work(self) -> None:
+    async def work(self) -> None:
+        """Be one of the socket's tasks, until there is nothing more to do; or until it is cancelled."""
         task = trio.lowlevel.current_task()
         if self._context is None:
             self._context = task.context.copy()
@@ -302,7 +315,7 @@ class EventQueue:
                 finally:
                     if event.opening:
                         self._end_opening()
-                if self._events and not self._is_as_new():
+                if self._events and not is_in(self._context):
                     self._have_worker()
                     break
             if self._working == 1 and not self._starting:
@@ -311,13 +324,6 @@ class EventQueue:
             self.fresh = None
             self._working -= 1
         return useful
-
-    def _is_as_new(self) -> bool:
-        """Whether the running task has the context variables that a new one would have."""
-        try:
-            return copy_context() == self._context  # 0.1 microseconds, unless there is something to compare
-        except Exception:  # a value that cannot be compared
-            return False
 
     def _begin_opening(self) -> None:
         self._working -= 1  # it may run for as long as the socket lives
@@ -428,6 +434,14 @@ class EventQueue:
         while self.tasks.keys() - {self._exempt}:
             self._idle = trio.Event()
             await self._idle.wait()
+
+
+def is_in(context: Context | None) -> bool:
+    """Whether the running task has the context variables of this context."""
+    try:
+        return copy_context() == context  # 0.1 microseconds, unless there is something to compare
+    except Exception:  # a value that cannot be compared
+        return False
 
 
 class _Nobody:

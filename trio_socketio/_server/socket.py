@@ -305,10 +305,13 @@ class Socket(Emitting, Generic[DataT]):
 
     # Its life
 
-    def open(self, missed: Sequence[EncodedPacket] = ()) -> None:
+    def open(self, missed: Sequence[EncodedPacket] = ()) -> bool:
         """The middlewares have let it in: it is connected, and the client is told before anything else.
 
         Only what the client has missed while it was away comes before that.
+
+        Returns:
+            Whether `work` must be called.
         """
         self._change(State.CONNECTED)
         self.namespace.sockets[self.id] = self
@@ -320,8 +323,12 @@ class Socket(Emitting, Generic[DataT]):
         for encoded in missed:
             self.conn.write(encoded)
         self._connection.send(Packet(PacketType.CONNECT, self.namespace.name, answer))
-        if self.alive:  # the packet may have been one too many for the client's outbox
-            self._events.open(self.namespace.take_listeners("connection"), (self,))
+        # The packet may have been one too many for the client's outbox.
+        return self.alive and self._events.open(self.namespace.take_listeners("connection"), (self,))
+
+    async def work(self) -> None:
+        """Be the task of its first handlers, and perhaps of others."""
+        await self._events.work()
 
     def refuse(self) -> None:
         """It was not let in, or left before it was."""
