@@ -59,7 +59,7 @@ COSTS = {
     "further recipient of a broadcast": Cost(28, 7, 0),
     "further recipient, 16 in flight": Cost(1.8, 0.45, 0),
     "connect": Cost(1231, 505, 9),
-    "disconnect": Cost(278, 532, 12),
+    "disconnect": Cost(274, 306, 6),
     "echo by long-polling": Cost(751, 255, 3),
 }
 BYTES_OF_IDLE_CLIENT = 17_700

@@ -376,13 +376,33 @@ class Lane(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Close the stream."""
+        self._close()
+        await self._stream.aclose()
+
+    async def cut(self) -> None:
+        """Close the stream without waiting for anything; once is enough."""
+        if self._state is not LaneState.CLOSED:
+            self._close()
+            await cut(self._stream)
+
+    def _close(self) -> None:
         if self._ready is not None and self._fileno is not None:
             self._ready.forget(self._fileno())
         self._state = LaneState.CLOSED
         self._summon = _nobody  # who has us; without this cycle, what a client leaves behind is freed at once
         self._wake.set()
         self._back.set()
-        await self._stream.aclose()
+
+
+async def cut(stream: trio.abc.Stream) -> None:
+    """Close a stream without waiting for anything; not a checkpoint where there is nothing that could wait.
+
+    Trio's `trio.aclose_forcefully` takes a cancel scope and two turns of the task for it, also when all is closed.
+    """
+    if isinstance(stream, trio.SocketStream):
+        stream.socket.close()
+    else:
+        await trio.aclose_forcefully(stream)
 
 
 def _nobody() -> None:

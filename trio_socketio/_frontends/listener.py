@@ -23,6 +23,7 @@ from trio_websocket import ConnectionClosed
 from .._engine.contract import Application, Headers, Request, Response
 from .._errors import ClientDisconnected
 from .answers import error_response, not_found, write_with_h11
+from .lane import cut
 from .opening import HttpError, Opening, Upgrade, client_address, origin_form, wants_websocket
 from .plain import recognise, write_plain
 from .waiting import noticing_wait
@@ -78,7 +79,7 @@ async def serve_connection(app: Served, files: StaticFiles | None, stream: trio.
     except* Exception as group:
         logger.error("a connection failed; this is a bug", exc_info=group)
     finally:
-        await trio.aclose_forcefully(stream)
+        await cut(stream)  # noqa: ASYNC102 - it does not wait
 
 
 class HttpConnection:
@@ -318,7 +319,10 @@ class HttpConnection:
         self._feed(data, self._gone)
 
     def _read_at_once(self) -> bool:
-        """Read what has come with the connection, as most first requests have: no clock, no wait, 1.09 times the connects."""
+        """Read what has come with the connection, as most first requests have.
+
+        Without a clock and a wait for them there are 1.09 times the connects.
+        """
         if self._fileno is None:
             return False
         try:

@@ -73,7 +73,7 @@ class LaneWebSocket:
 
     async def cut(self) -> None:
         """Close the stream."""
-        await trio.aclose_forcefully(self._lane)
+        await self._lane.cut()
 
     async def pump(self, receiver: Receiver) -> None:
         """Deliver what arrives until the peer closes; see `trio_socketio._engine.contract.WebSocket`."""
@@ -116,7 +116,7 @@ class LaneWebSocket:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # there is nobody left to say goodbye to
         finally:
-            await trio.aclose_forcefully(lane)
+            await lane.cut()  # noqa: ASYNC102 - it does not wait
 
 
 async def serve_websocket(
