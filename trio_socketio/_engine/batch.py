@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .._wire.encoded import EncodedPacket
     from .outbox import Outbox
-    from .session import Session
+    from .sending import Sending
 
 
 class Batch:
@@ -36,15 +36,15 @@ class Batch:
 
     __slots__ = ("_apart", "_members", "is_open", "outbox")
 
-    def __init__(self, sessions: Iterable[Session], outbox: Outbox) -> None:
+    def __init__(self, sessions: Iterable[Sending], outbox: Outbox) -> None:
         self.outbox: Outbox = outbox
         self.is_open: bool = True
-        self._members: list[Session] = []
-        self._apart: list[Session] = []
+        self._members: list[Sending] = []
+        self._apart: list[Sending] = []
         for session in sessions:
             (self._members if session.enter(self) else self._apart).append(session)
 
-    def put(self, packet: EncodedPacket, left_out: Sequence[Session] = ()) -> None:
+    def put(self, packet: EncodedPacket, left_out: Sequence[Sending] = ()) -> None:
         """Queue a packet for each of the sessions but a few, as `Session.write` does."""
         for session in left_out:
             if session.batch is self:
@@ -59,7 +59,7 @@ class Batch:
                 if session.batch is self:
                     session.write(packet)
 
-    def on_leave(self, session: Session) -> None:
+    def on_leave(self, session: Sending) -> None:
         """A session that is in it takes what is there, and is on its own from now on."""
         self._apart.append(session)
 

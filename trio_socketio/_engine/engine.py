@@ -21,7 +21,8 @@ from .life import Life, State
 from .outbox import Outbox
 from .polling import answer_poll, serve_poll, serve_post
 from .proxies import see_through_proxies
-from .session import FORCED_CLOSE, Session
+from .reasons import FORCED_CLOSE
+from .session import Session
 from .websocket import ProbeAcceptance, RefusingAcceptance, SessionAcceptance
 
 if TYPE_CHECKING:

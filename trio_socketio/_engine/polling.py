@@ -14,7 +14,8 @@ import trio
 from .._errors import BodyTooLarge, ClientDisconnected, RemoteProtocolError
 from .._wire.encoded import CLOSE, NOOP, EncodedPacket
 from .contract import Headers, Response
-from .session import FORCED_CLOSE, PARSE_ERROR, TRANSPORT_ERROR, PendingPoll
+from .reasons import FORCED_CLOSE, PARSE_ERROR, TRANSPORT_ERROR
+from .sending import PendingPoll
 
 if TYPE_CHECKING:
     from .compression import Compressor

@@ -1,4 +1,4 @@
-"""One client's Engine.IO session: its phase, its transports, what waits to be sent, and its nursery.
+"""One client's Engine.IO session: its phase, its life, what it receives, and its nursery. How it sends: `sending`.
 
 State changes are synchronous: every method that is not ``async`` decides and acts in one block, so nothing can come
 between. Two things leave a session: calls down to its transport (a pending poll, or a `WebSocket`), and calls up to its
@@ -7,7 +7,6 @@ one sink. Its tasks all live in its nursery, which `Session.run` holds open from
 
 from __future__ import annotations
 
-import enum
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -19,57 +18,25 @@ from .._wire.encoded import CLOSE, NOOP, PING, PONG, EncodedPacket
 from .._wire.engine_packets import EnginePacket, EnginePacketType
 from .._wire.phases import Change, Phase, next_phase
 from .heartbeat import Due, Heartbeat
-from .outbox import Outbox
+from .reasons import FORCED_CLOSE, PARSE_ERROR, PING_TIMEOUT, TRANSPORT_CLOSE, TRANSPORT_ERROR
+from .sending import Flow, Sending
 from .sinks import Inbox
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
     from contextvars import Context
 
     from .._wire.dialects import Dialect
     from .alarms import Alarms
-    from .batch import Batch
     from .config import EngineConfig
     from .contract import Request, WebSocket
-    from .flusher import Flushable, Flusher
+    from .flusher import Flusher
     from .sinks import Sink
 
 logger = logging.getLogger("trio_socketio.engine")
 
-#: What the sink is told at the end; Engine.IO protocol, and Socket.IO's "disconnect reasons".
-TRANSPORT_CLOSE = "transport close"
-TRANSPORT_ERROR = "transport error"
-PING_TIMEOUT = "ping timeout"
-PARSE_ERROR = "parse error"
-FORCED_CLOSE = "forced close"
 
-
-class PendingPoll:
-    """A GET that waits for something to send."""
-
-    __slots__ = ("answered", "packets")
-
-    def __init__(self) -> None:
-        self.packets: list[EncodedPacket] = []
-        self.answered: trio.Event = trio.Event()
-
-    def answer(self, packets: list[EncodedPacket]) -> None:
-        self.packets = packets
-        self.answered.set()
-
-
-class Flow(enum.Enum):
-    """How what is queued gets out."""
-
-    IDLE = "queued packets, if any, wait for the client's next poll"
-    NOTED = "the flusher will call `flush` at the end of this tick"
-    DRAINING = "a task is writing what the kernel did not take"
-
-
-_IDLE, _NOTED, _DRAINING = Flow  # an attribute of an enum's class costs 60 nanoseconds
-
-
-class Session(trio.abc.Channel["str | bytes"]):
+class Session(Sending, trio.abc.Channel["str | bytes"]):
     """An Engine.IO session: a channel of messages, text or binary, to one client.
 
     Made by an engine, and given to its ``connection`` listeners. Under a `Server` it is ``socket.conn``, and its
@@ -83,13 +50,10 @@ class Session(trio.abc.Channel["str | bytes"]):
         closed_because: ``(reason, description)`` once it has closed, else None.
     """
 
-    # fmt: off
     __slots__ = (
-        "_config", "_context", "_description", "_flow", "_flusher", "_heartbeat", "_on_closed", "_outbox", "_resumed",
-        "_sink", "_writable", "batch", "closed_because", "dialect", "ended", "id", "nursery", "phase", "poll", "post",
-        "probe", "remote_address", "request", "started", "websocket", "websocket_scope",
-    )
-    # fmt: on
+        "_config", "_context", "_description", "_heartbeat", "_on_closed", "_resumed", "_sink", "closed_because",
+        "dialect", "ended", "id", "nursery", "post", "probe", "remote_address", "request", "started",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -104,33 +68,23 @@ class Session(trio.abc.Channel["str | bytes"]):
         context: Context,
         on_closed: Callable[[Session], None],
     ) -> None:
+        super().__init__(config, phase, flusher)
         self.id: str = id
         self.request: Request = request
         self.remote_address: str = request.client[0] if request.client else ""
         self.dialect: Dialect = dialect
         self.closed_because: tuple[str, str | None] | None = None
-        #: Where it is in its life: `trio_socketio._wire.phases`.
-        self.phase: Phase = phase
         self.started: Latch = Latch()
         self.ended: Latch = Latch()
         self.nursery: trio.Nursery | None = None
-        # The transports' own: the GET that waits, the POST and the WebSockets that are being served.
-        self.poll: PendingPoll | None = None
+        # The transports' own: the POST, and the WebSocket that probes, which are being served.
         self.post: trio.CancelScope | None = None
         self.probe: trio.CancelScope | None = None
-        self.websocket: WebSocket | None = None
-        self.websocket_scope: trio.CancelScope | None = None
         self._config = config
         # That of `running()`: no task of a session inherits the context variables of the request that it happens in.
         self._context = context
-        self._flusher = flusher
         self._on_closed = on_closed
         self._sink: Sink = Inbox(config.max_inbox_messages)
-        self._outbox = Outbox(config.max_outbox_bytes, config.max_outbox_packets)
-        #: Where what is queued for it is, while that is the same as what is queued for others.
-        self.batch: Batch | None = None
-        self._flow = Flow.IDLE
-        self._writable: trio.lowlevel.ParkingLot | None = None
         self._resumed: trio.Event | None = None
         self._heartbeat = Heartbeat(
             config.ping_interval,
@@ -212,11 +166,6 @@ class Session(trio.abc.Channel["str | bytes"]):
         """``"polling"``, ``"websocket"``, or None after the close."""
         return self.phase.transport
 
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes of content that wait to be sent."""
-        return self._outbox.size + (0 if self.batch is None else self.batch.outbox.size)
-
     # The life
 
     def deliver_to(self, sink: Sink) -> None:
@@ -274,190 +223,6 @@ class Session(trio.abc.Channel["str | bytes"]):
     def _reason(self) -> str:
         return self.closed_because[0] if self.closed_because else FORCED_CLOSE
 
-    # Sending
-
-    def write(self, packet: EncodedPacket) -> bool:
-        """Queue a unit; it leaves at the end of the tick, or with the next poll. Never waits.
-
-        Returns:
-            False if the session takes nothing any more; a unit that exceeds the outbox's bounds closes the session.
-        """
-        if not self.phase.open:
-            return False
-        if self.batch is not None:
-            self.leave_batch()
-        box = self._outbox
-        if box.count and not box.fits(packet):
-            self.finish(
-                TRANSPORT_ERROR,
-                f"the client does not keep up: {box.size} bytes in {box.count} packets wait for it "
-                f"(max_outbox_bytes={box.max_bytes}, max_outbox_packets={box.max_packets})",
-            )
-            return False
-        self._put(packet)
-        return True
-
-    def _put(self, packet: EncodedPacket) -> None:
-        self._outbox.put(packet)
-        if self._flow is _IDLE and (self.websocket is not None or self.poll is not None):
-            self._flow = _NOTED
-            self._flusher.note(self)
-
-    def write_at_once(self, packet: EncodedPacket) -> bool:
-        """Queue a unit, unless there is something to wait for.
-
-        Returns:
-            False if nothing was queued: `must_wait` says whether that is for now, or for ever.
-        """
-        if self.batch is not None:
-            self.leave_batch()
-        if not self.phase.open or not self._outbox.takes_at_once(packet):
-            return False
-        self._put(packet)
-        return True
-
-    def has_room(self, packet: EncodedPacket) -> bool:
-        """Whether `write` would take this unit without closing the session."""
-        if self.batch is not None:
-            self.leave_batch()
-        return self._outbox.fits(packet)
-
-    @property
-    def writable(self) -> bool:
-        """Whether a packet would leave at once: no write is under way, nothing is queued (for volatile packets)."""
-        return (
-            self.phase.open
-            and self._flow is Flow.IDLE
-            and not self._outbox
-            and self.batch is None
-            and (self.websocket is not None or self.poll is not None)
-        )
-
-    def must_wait(self, packet: EncodedPacket) -> bool:
-        """Whether `wait_writable` has something to wait for."""
-        if self.batch is not None:
-            self.leave_batch()
-        box = self._outbox
-        return self.phase.open and not box.takes_at_once(packet)
-
-    async def wait_writable(self, packet: EncodedPacket) -> None:
-        """Wait until no more than half of the outbox is in use, and a unit fits into it.
-
-        Always a checkpoint; returns at once after the close.
-        """
-        await trio.lowlevel.checkpoint()
-        while self.must_wait(packet):
-            if self._writable is None:
-                self._writable = trio.lowlevel.ParkingLot()
-            await self._writable.park()
-
-    def note(self, dirty: Flushable) -> None:
-        """Have something flushed at the end of this tick."""
-        self._flusher.note(dirty)
-
-    def flush_if_alone(self) -> None:
-        """Flush before whoever has written waits, if no other client has been read from or written to in this tick.
-
-        A client that is alone has its answer a tick earlier, after 75 microseconds instead of 97. With many it would
-        cost all of them a tenth more: their answers to the first would come before the others are written to.
-        """
-        if self._flow is _NOTED and self._flusher.is_quiet:
-            self.flush()
-
-    def enter(self, batch: Batch) -> bool:
-        """Have what is put into a batch instead of an outbox; False if something else is to be sent before."""
-        if self.websocket is None or self.batch is not None or self._flow is not _IDLE or not self.phase.open:
-            return False
-        self.batch = batch
-        return True
-
-    def leave_batch(self) -> None:
-        """Go on with an outbox of its own, which begins with what is in the batch."""
-        assert self.batch is not None, "asked before"
-        batch, self.batch = self.batch, None
-        batch.on_leave(self)
-        if batch.outbox.count:
-            self._outbox.copy(batch.outbox)
-            self._flow = _NOTED
-            self._flusher.note(self)
-
-    def send_batch(self, packets: Sequence[EncodedPacket]) -> None:
-        """Write what is in its batch, at the end of the tick."""
-        assert self.websocket is not None, "else it would not be in a batch"
-        self.batch = None
-        self._send(self.websocket, packets)
-
-    def flush(self) -> None:
-        """Hand over what is queued, as far as the transport takes it."""
-        if self._flow is _DRAINING:
-            return
-        if self.batch is not None:
-            self.leave_batch()
-        self._flow = _IDLE
-        if not self._outbox:
-            return
-        if self.websocket is not None:
-            self._send(self.websocket, self._outbox.take())
-        elif self.poll is not None:
-            self._answer_poll(self._outbox.take())
-            self._wake_writers()
-
-    def _send(self, websocket: WebSocket, packets: Sequence[EncodedPacket]) -> None:
-        try:
-            complete = websocket.send_nowait(packets)
-        except trio.BrokenResourceError:
-            self.finish(TRANSPORT_ERROR, "write error")
-            return
-        if complete:
-            if self._writable is not None or not self.phase.open:
-                self._sent()
-        else:
-            self._flow = Flow.DRAINING
-            if websocket.drain is not None:
-                self.spawn(self.drain, websocket, websocket.drain)
-
-    async def drain(self, websocket: WebSocket, drain: Callable[[], Awaitable[None]]) -> None:
-        """Wait until a WebSocket has written what it has taken; then go on, if it carries the session."""
-        try:
-            await drain()
-        except trio.BrokenResourceError:
-            if self.websocket is websocket:
-                self.finish(TRANSPORT_ERROR, "write error")
-            return
-        if self.websocket is websocket:
-            self.on_drained()
-
-    def on_drained(self) -> None:
-        """The WebSocket has written what it has taken."""
-        if self.phase is Phase.CLOSED or self.websocket is None:
-            return
-        self._flow = Flow.IDLE
-        if self._outbox:
-            self._send(self.websocket, self._outbox.take())
-        else:
-            self._sent()
-
-    def _sent(self) -> None:
-        if self._writable is not None:
-            self._wake_writers()
-        if self.phase is Phase.CLOSING_WEBSOCKET:
-            self.finish(FORCED_CLOSE)
-
-    def _wake_writers(self) -> None:
-        if self._writable is not None and not self._outbox.above_high_water:
-            self._writable.unpark_all()
-            self._writable = None
-
-    def _answer_poll(self, packets: list[EncodedPacket]) -> None:
-        assert self.poll is not None, "only a pending poll can be answered"
-        poll, self.poll = self.poll, None
-        poll.answer(packets)
-
-    def release_poll(self) -> None:
-        """Answer a pending poll, with nothing if need be, so that the client can go on to its WebSocket."""
-        if self.poll is not None:
-            self._answer_poll(self._outbox.take() or [NOOP])
-
     # Receiving: this is the `Receiver` of the session's WebSocket
 
     @property
@@ -478,12 +243,6 @@ class Session(trio.abc.Channel["str | bytes"]):
             self._resumed.set()
             self._resumed = None
             self._heartbeat.be_patient()  # the sign of life is behind what we did not read
-
-    def end_batch(self) -> None:
-        """Write the replies to what has just been read, unless others are being read from as well."""
-        self._flusher.reads += 1
-        if self._flow is _NOTED and self._flusher.is_quiet:
-            self.flush()
 
     def on_message(self, message: str | bytes) -> None:
         """One WebSocket message."""
@@ -558,15 +317,6 @@ class Session(trio.abc.Channel["str | bytes"]):
             self._answer_poll([CLOSE])
         self._heartbeat.be_patient()  # a ping in flight on the old transport must not end the session
         self.carry(websocket, scope, flow)
-
-    def carry(self, websocket: WebSocket, scope: trio.CancelScope, flow: Flow = Flow.IDLE) -> None:
-        """Use a WebSocket from now on."""
-        self.websocket = websocket
-        self.websocket_scope = scope
-        self._flow = flow
-        self.flush()
-        if self.phase is Phase.CLOSING_WEBSOCKET and not self._outbox and self._flow is Flow.IDLE:
-            self.finish(FORCED_CLOSE)
 
     def __repr__(self) -> str:
         return f"<Session {self.remote_address} {self.phase.name.lower()}, {self._outbox.size} bytes queued>"

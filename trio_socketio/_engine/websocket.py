@@ -15,7 +15,8 @@ import trio
 from .._errors import MessageTooLarge, NotRunning, RemoteProtocolError
 from .._wire.encoded import PROBE_PONG
 from .._wire.phases import Change, Phase, next_phase
-from .session import FORCED_CLOSE, TRANSPORT_CLOSE, TRANSPORT_ERROR, Flow
+from .reasons import FORCED_CLOSE, TRANSPORT_CLOSE, TRANSPORT_ERROR
+from .sending import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -17,7 +17,7 @@ import trio
 
 from .._adapters.contract import BroadcastOptions, PersistedSession, RecoveringAdapter
 from .._engine.handshake import new_id
-from .._engine.session import TRANSPORT_CLOSE
+from .._engine.reasons import TRANSPORT_CLOSE
 from .socket import State
 
 if TYPE_CHECKING:
