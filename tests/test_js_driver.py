@@ -106,12 +106,14 @@ async def test_a_process_that_several_use_one_after_the_other_knows_nothing_of_t
 async def test_a_process_that_cannot_be_reset_is_replaced(
     driver_process: Callable[[], subprocess.Popen[bytes]],
 ) -> None:
+    process = driver_process()
     with pytest.raises(ZeroDivisionError):
-        async with talk_to(driver_process()) as js:
+        async with talk_to(process):
             raise ZeroDivisionError
-    js.process.wait()
-    async with talk_to(driver_process()) as other:
-        assert await other.call("ping") == "pong"
+    process.wait()
+    async with talk_to(driver_process()) as js:
+        assert js.process is not process
+        assert await js.call("ping") == "pong"
 
 
 async def test_what_the_body_raises_comes_out_unwrapped(node: str) -> None:
