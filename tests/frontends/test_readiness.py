@@ -108,6 +108,33 @@ async def test_whoever_waits_for_all_may_leave_and_the_others_go_on(how: str, pa
     assert sorted(pairs.got) == sorted((fd, b"end") for fd, _ in ends[1:])
 
 
+async def test_one_that_ends_before_it_could_wait_for_all_leaves_that_to_the_next(pairs: Pairs) -> None:
+    ready = ReadySet()
+    ends = [pairs.make() for _ in range(3)]
+    scope = trio.CancelScope()
+
+    async def lead_and_take_the_next_along() -> None:
+        with scope:
+            await ready.watch(ends[0][0], pairs.reader())
+        ready.forget(ends[1][0])  # it has been appointed, and has not run yet
+
+    async def watch_in_vain() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await ready.watch(ends[1][0], pairs.reader())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lead_and_take_the_next_along)
+        await wait_all_tasks_blocked(SETTLED)
+        nursery.start_soon(watch_in_vain)
+        await wait_all_tasks_blocked(SETTLED)
+        nursery.start_soon(ready.watch, ends[2][0], pairs.reader())
+        await wait_all_tasks_blocked(SETTLED)
+        scope.cancel()
+        ends[2][1].send(b"end")
+
+    assert pairs.got == [(ends[2][0], b"end")]
+
+
 async def test_one_that_is_cancelled_while_another_waits_for_all_is_not_called(pairs: Pairs) -> None:
     ready = ReadySet()
     (first, one), (second, two) = pairs.make(), pairs.make()

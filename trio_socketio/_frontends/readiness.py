@@ -78,6 +78,8 @@ class ReadySet:
                 await self._lead(watch)
             else:
                 await self._park(watch)
+        if self._leader is None:  # it was appointed, and had ended before it could run
+            self._appoint()
         if watch.error is not None:
             raise watch.error
 
@@ -113,8 +115,11 @@ class ReadySet:
         finally:
             self._leader = None
             self._end(leader)
-            if self._watches:
-                next(iter(self._watches.values())).wake()
+            self._appoint()
+
+    def _appoint(self) -> None:
+        if self._watches:
+            next(iter(self._watches.values())).wake()
 
     def _call(self, watch: _Watch) -> None:
         try:
