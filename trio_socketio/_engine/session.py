@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from .._wire.dialects import Dialect
     from .alarms import Alarms
+    from .batch import Batch
     from .config import EngineConfig
     from .contract import Request, WebSocket
     from .flusher import Flusher
@@ -54,6 +55,10 @@ class Session(Sending, trio.abc.Channel["str | bytes"]):
         "_config", "_context", "_description", "_heartbeat", "_on_closed", "_resumed", "_sink", "closed_because",
         "dialect", "ended", "id", "nursery", "post", "probe", "remote_address", "request", "started",
     )  # fmt: skip
+
+    # Of the sending half, and changed here as well.
+    phase: Phase
+    batch: Batch | None
 
     def __init__(
         self,
