@@ -102,7 +102,18 @@ def test_what_is_understood_of_a_damaged_message_can_be_said_again(name: str, da
         encoded = encode(message)
     except EncodeError:
         return
-    assert repr(decode(encoded)) == repr(message)
+    assert repr(as_in_json(decode(encoded))) == repr(as_in_json(message))
+
+
+def as_in_json(value: Any) -> Any:
+    """The same with None for what is no number in JSON, which a message without attachments is said in."""
+    if isinstance(value, Message):
+        return value._replace(content=as_in_json(value.content))
+    if isinstance(value, list):
+        return [as_in_json(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: as_in_json(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 sessions = st.builds(WireSession, texts, texts, rooms, values_with_bytes, st.just({"offset": "1-0"}))
