@@ -49,28 +49,35 @@ async def test_middlewares_run_one_after_the_other_in_order_of_registration() ->
     assert steps == ["first begins", "first ends", "second", "connection"]
 
 
-async def test_context_variables_that_a_middleware_sets_are_not_for_handlers() -> None:
+async def test_context_variables_set_before_a_socket_is_connected_are_not_for_handlers() -> None:
     variable = contextvars.ContextVar("variable", default="as it was")
     io = Server()
     seen: list[str] = []
 
-    @io.use
-    async def middleware(socket: Socket) -> None:
-        variable.set("changed")
+    async def is_wanted(name: str, auth: Any) -> bool:
+        variable.set("changed by the predicate")
+        return True
 
-    @io.on("connection")
+    async def middleware(socket: Socket) -> None:
+        variable.set("changed by the middleware")
+
     async def connected(socket: Socket) -> None:
         seen.append(variable.get())
 
-    @io.handle("event")
     async def handle(socket: Socket) -> None:
         seen.append(variable.get())
 
-    async with open_server(io) as server:
-        client = await server.client()
-        await client.emit_with_ack("event")
+    for namespace in (io.of("/static"), io.of(is_wanted)):
+        namespace.on("connection", connected)
+        namespace.handle("event", handle)
+    io.of("/static").use(middleware)
 
-    assert seen == ["as it was"] * 2
+    async with open_server(io) as server:
+        for name in ("/static", "/dynamic"):
+            client = await server.client(name)
+            await client.emit_with_ack("event")
+
+    assert seen == ["as it was"] * 4
 
 
 async def test_only_the_middlewares_of_the_namespace_run() -> None:

@@ -211,7 +211,7 @@ class Connection:
             self._resolving.pop(name, None)
         if not self.session.phase.open:
             return
-        # Nothing waits between making the namespace and entering it, so no other client can find it empty.
+        # Nothing waits between making the namespace and a socket for it, so no other client can find it empty.
         try:
             namespace = self.server.find_namespace(name, parent)
         except Exception:
@@ -221,7 +221,7 @@ class Connection:
         if namespace is None:
             self._refuse_namespace(name, "Invalid namespace")
         else:
-            await self._admit(self._make_socket(namespace, auth))
+            self.session.spawn(self._admit, self._make_socket(namespace, auth))  # not in the context of the parents
 
     def _refuse_namespace(self, name: str, why: str) -> None:
         self.send(Packet(PacketType.CONNECT_ERROR, name, {"message": why}))
