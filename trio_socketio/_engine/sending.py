@@ -175,8 +175,7 @@ class Sending:
     def end_batch(self) -> None:
         """Write the replies to what has just been read, unless others are being read from as well."""
         self._flusher.reads += 1
-        if self._flow is _NOTED and self._flusher.is_quiet:
-            self.flush()
+        self.flush_if_alone()
 
     def enter(self, batch: Batch) -> bool:
         """Have what is put into a batch instead of an outbox; False if something else is to be sent before."""

@@ -376,8 +376,7 @@ class HttpConnection:
 
     async def _stop_watch(self) -> None:
         """Leave the reading to others."""
-        if self._nursery.cancel_scope.deadline != inf:
-            self._nursery.cancel_scope.deadline = inf
+        self._nursery.cancel_scope.deadline = inf
         if self._watch_scope is not None:
             self._watch_scope.cancel()
         while self._watching:  # noqa: ASYNC110 - a tick or two, and nearly never

@@ -99,7 +99,7 @@ class EventQueue:
     # fmt: off
     __slots__ = (
         "_backlog", "_context", "_events", "_exempt", "_host", "_idle", "_limit", "_max_parked", "_openings", "_parked",
-        "_spare", "_staffing", "_starting", "_volunteer", "_working", "catch_alls", "fresh", "tasks",
+        "_spare", "_staffing", "_starting", "_working", "catch_alls", "fresh", "tasks",
     )
     # fmt: on
 
@@ -113,7 +113,6 @@ class EventQueue:
         self._starting = 0  # tasks that will take the next event
         self._working = 0  # tasks whose handler has not returned
         self._openings = 0
-        self._volunteer = False  # the running task will be the next one
         self._idle: trio.Event | None = None
         self._exempt: trio.lowlevel.Task | None = None
         self._parked: list[Parking] = []
@@ -137,11 +136,12 @@ class EventQueue:
         """
         self._openings = len(listeners)
         self._append([Event("connection", args[: listener.most], None, listener, True) for listener in listeners])
-        self._volunteer = True
+        self._starting += 1  # the task that calls `work`
         self.advance()
-        is_wanted = not self._volunteer
-        self._volunteer = False
-        return is_wanted
+        if not self._events:
+            self._starting -= 1
+            return False
+        return True
 
     def put(self, event: Event) -> None:
         """Call an event's handlers as soon as it is their turn."""
@@ -201,9 +201,6 @@ class EventQueue:
     def _start_worker(self) -> None:
         self._starting += 1
         parked = self._parked
-        if self._volunteer:
-            self._volunteer = False
-            return
         if not parked:
             self._host.spawn(self.work)
             return
